@@ -1,0 +1,206 @@
+//! What is wrong with a route's policies, each mistake with its place and its mend.
+
+use gateway::{Gateway, Source};
+
+/// A route with these keys, the first of which is in line 5.
+fn compile(keys: &str) -> Result<Gateway, String> {
+    let config = format!(
+        "[upstreams.accounts]\nendpoints = [{{ url = \"http://127.0.0.1:1\" }}]\n[[routes]]\nmatch = {{ path = \"/a\", methods = [\"POST\"] }}\n{keys}\nupstream = \"accounts\"\n"
+    );
+    let compiled = Gateway::compile(&Source::new("g.toml", config), &mut |_| Err(String::new()), &|_| None);
+    compiled.map_err(|diagnostics| diagnostics.to_string())
+}
+
+#[track_caller]
+fn refused(keys: &str, parts: &[&str]) {
+    let errors = compile(keys).expect_err("it has a mistake");
+    for part in parts {
+        assert!(errors.contains(part), "{part:?} in\n{errors}");
+    }
+}
+
+fn policies(keys: &str) -> Vec<String> {
+    let gateway = compile(keys).unwrap_or_else(|errors| panic!("{errors}"));
+    gateway.listing().remove(0).policies
+}
+
+#[test]
+fn a_rate_limit_is_a_number_a_window_and_a_key() {
+    assert_eq!(
+        policies(
+            "rate_limit = [{ limit = 5, window = \"10s\", key = \"client.ip\" }, { name = \"all\", limit = 9, window = \"1m\" }]"
+        ),
+        ["rate limit `5-per-10s`: 5 per 10s by client.ip", "rate limit `all`: 9 per 1m"]
+    );
+    let limit = |of: &str, parts: &[&str]| refused(&format!("rate_limit = {{ {of} }}"), parts);
+    limit("limit = 5", &["g.toml:5:14: error: `window` is missing"]);
+    limit(
+        "limit = 0, window = \"1m\"",
+        &["g.toml:5:24: error: `limit` is 0, expected 1 to 1000000"],
+    );
+    limit(
+        "limit = 5, window = \"2d\"",
+        &["g.toml:5:36: error", "a whole number with ms, s, m or h"],
+    );
+    limit("limit = 5, window = \"25h\"", &["`window` is 25h, expected 1ms to 24h"]);
+    limit("limit = 5, window = \"1m\", burst = 0", &["`burst` is 0"]);
+    limit(
+        "limit = 5, window = \"1m\", name = \"a\\\"b\"",
+        &["is not a name that a rate limit can have"],
+    );
+    limit(
+        "limit = 5, windw = \"1m\"",
+        &["unknown key `windw`", "did you mean `window`?"],
+    );
+}
+
+#[test]
+fn a_rate_limit_counts_by_something_that_the_route_knows() {
+    let by = |key: &str, parts: &[&str]| {
+        refused(
+            &format!("rate_limit = {{ limit = 5, window = \"1m\", key = \"{key}\" }}"),
+            parts,
+        );
+    };
+    by(
+        "claim.sub",
+        &["g.toml:5:48: error: `claim.sub` needs a verified caller", "add auth"],
+    );
+    by("api-key", &["`api-key` needs an API key"]);
+    by(
+        "client.id",
+        &[
+            "`client.id` is nothing that a limit can count by",
+            "did you mean `client.ip`?",
+        ],
+    );
+    by("id", &["known here: client.ip, claim.NAME, header.NAME, api-key, route"]);
+    by("{client.ip}", &["is nothing that a limit can count by"]);
+    by("header.a b", &["is nothing that a limit can count by"]);
+}
+
+#[test]
+fn the_limits_of_a_route_have_names_of_their_own() {
+    let limit = "{ limit = 5, window = \"1m\" }";
+    refused(
+        &format!("rate_limit = [{limit}, {{ limit = 5, window = \"60s\", key = \"client.ip\" }}]"),
+        &[
+            "g.toml:5:45: error: a second rate limit of the route is called `5-per-1m`",
+            "name = ",
+        ],
+    );
+    refused(
+        &format!("rate_limit = [{}]", [limit; 9].join(", ")),
+        &["at most 8 rate limits"],
+    );
+}
+
+#[test]
+fn cors_names_origins_and_what_they_may() {
+    assert_eq!(
+        policies("cors = { origins = [\"https://app.bank.example\"], credentials = true }"),
+        ["cors for https://app.bank.example, with credentials"]
+    );
+    let cors = |of: &str, parts: &[&str]| refused(&format!("cors = {{ {of} }}"), parts);
+    cors("origins = []", &["g.toml:5:20: error: `origins` is empty"]);
+    cors(
+        "origins = [\"app.bank.example\"]",
+        &[
+            "g.toml:5:21: error: `app.bank.example` is not an origin",
+            "\"https://app.bank.example\"",
+        ],
+    );
+    cors(
+        "origins = [\"*\"], credentials = true",
+        &["g.toml:5:41: error: `credentials` for every origin", "name the origins"],
+    );
+    cors(
+        "origins = [\"*\"], headers = [\"x y\"]",
+        &["`x y` is not the name of a header field"],
+    );
+    cors("origins = [\"*\"], methods = [\"A B\"]", &["`A B` is not a method"]);
+    cors(
+        "origins = [\"*\"], max_age = \"25h\"",
+        &["`max_age` is 25h, expected 0ms to 24h"],
+    );
+    cors("origin = [\"*\"]", &["unknown key `origin`", "did you mean `origins`?"]);
+}
+
+#[test]
+fn faults_and_mirrors_have_shares() {
+    assert_eq!(
+        policies(
+            "fault = { delay = { duration = \"2s\", percent = 10 }, abort = { status = 503, percent = 0.5 } }\nmirror = { upstream = \"accounts\", percent = 50 }"
+        ),
+        [
+            "fault: 10 % wait 2s",
+            "fault: 0.5 % are answered 503",
+            "mirror 50 % to accounts"
+        ]
+    );
+    refused("fault = {}", &["g.toml:5:9: error: `fault` does nothing", "delay = "]);
+    refused(
+        "fault = { abort = { status = 200 } }",
+        &["g.toml:5:30: error: `status` is 200, expected 400 to 599"],
+    );
+    refused(
+        "fault = { delay = { duration = \"1s\", percent = 101 } }",
+        &["`percent` is 101, expected 0 to 100"],
+    );
+    refused(
+        "mirror = { upstream = \"acounts\" }",
+        &[
+            "g.toml:5:23: error: there is no upstream `acounts`",
+            "did you mean `accounts`?",
+        ],
+    );
+    refused(
+        "mirror = { upstream = \"accounts\", percent = -1 }",
+        &["`percent` is -1, expected 0 to 100"],
+    );
+    let five = ["{ upstream = \"accounts\" }"; 5].join(", ");
+    refused(&format!("mirror = [{five}]"), &["a route has at most 4 mirrors"]);
+}
+
+#[test]
+fn concurrency_is_a_number_of_requests() {
+    assert_eq!(policies("concurrency = 64"), ["at most 64 at once"]);
+    refused(
+        "concurrency = 0",
+        &["g.toml:5:15: error: `concurrency` is 0, expected 1 to 1000000"],
+    );
+}
+
+#[test]
+fn ring_hash_goes_by_something_of_the_request() {
+    let upstream = |keys: &str| {
+        let config = format!("[upstreams.a]\nendpoints = [{{ url = \"http://127.0.0.1:1\" }}]\n{keys}\n");
+        let compiled = Gateway::compile(&Source::new("g.toml", config), &mut |_| Err(String::new()), &|_| None);
+        compiled
+            .map(|_| ())
+            .map_err(|diagnostics| diagnostics.to_string())
+            .err()
+            .unwrap_or_default()
+    };
+    for by in ["client.ip", "header.x-tenant", "cookie.session"] {
+        assert_eq!(upstream(&format!("balance = \"ring-hash\"\nhash = \"{by}\"")), "");
+    }
+    for (keys, part) in [
+        (
+            "balance = \"ring-hash\"",
+            "g.toml:3:11: error: ring-hash has nothing to go by\n  hint: add hash = ",
+        ),
+        (
+            "hash = \"client.ip\"\nbalance = \"peak-ewma\"",
+            "g.toml:3:8: error: `hash` has no effect",
+        ),
+        ("hash = \"client.id\"\nbalance = \"ring-hash\"", "did you mean `client.ip`?"),
+        (
+            "hash = \"claim.sub\"\nbalance = \"ring-hash\"",
+            "`claim.sub` is nothing that ring-hash can go by",
+        ),
+        ("balance = \"ring-hsh\"", "did you mean `ring-hash`?"),
+    ] {
+        assert!(upstream(keys).contains(part), "{part:?} in\n{}", upstream(keys));
+    }
+}
