@@ -1,0 +1,28 @@
+//! The wire contract between the members of a mesh and its control plane: the protocol ([`v1`]), the form of the tokens
+//! that let a member in ([`JoinToken`]), and the name by which the control plane is known ([`CONTROL_PLANE_PATH`]).
+
+mod token;
+
+pub use token::{JoinToken, Pin, TokenError};
+
+/// Protocol version 1, generated from `proto/heddle/mesh/v1/mesh.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::use_self,
+    clippy::allow_attributes_without_reason,
+    rustdoc::all,
+    reason = "generated code follows its generator's style"
+)]
+pub mod v1 {
+    tonic::include_proto!("heddle.mesh.v1");
+}
+
+/// The path of the control plane's SPIFFE ID: `spiffe://TRUST-DOMAIN/control-plane`.
+pub const CONTROL_PLANE_PATH: &str = "/control-plane";
+
+/// Where a member looks for the control plane when it is told nothing else.
+pub const DEFAULT_CONTROL: &str = "127.0.0.1:7700";
