@@ -1,0 +1,77 @@
+//! What a client does, and how long it waits.
+
+use std::time::Duration;
+
+use routing::balance::Balance;
+use routing::policy::{Retry, RetryOn};
+
+/// The settings of one [`Client`](super::Client).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// How an endpoint is chosen. Default: of two drawn at random the one that is expected to answer sooner.
+    pub balance: Balance,
+    /// When a request is sent again; never where there is none. Default: twice more where no connection could be made or it broke,
+    /// within a budget of a fifth of the requests.
+    pub retry: Option<Retry>,
+    /// How long connecting and the handshake may take together. Default 1 s.
+    pub connect_timeout: Duration,
+    /// How long the head of an answer may take, retries included. Default: for as long as the caller waits.
+    pub response_timeout: Option<Duration>,
+    /// How long a service of which nothing is known yet is waited for. Default 3 s.
+    pub discovery_timeout: Duration,
+    /// The most connections to one endpoint, at least 1. Default 2; more are opened only where the first is busy.
+    pub connections: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        let on = RetryOn {
+            connect_failure: true,
+            reset: true,
+            ..RetryOn::default()
+        };
+        Self {
+            balance: Balance::PeakEwma,
+            retry: Some(Retry {
+                attempts: 3,
+                on,
+                ..Retry::default()
+            }),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: None,
+            discovery_timeout: Duration::from_secs(3),
+            connections: 2,
+        }
+    }
+}
+
+impl ClientOptions {
+    /// The same without retries, for a caller that has a policy of its own.
+    #[must_use]
+    pub fn without_retries(mut self) -> Self {
+        self.retry = None;
+        self
+    }
+
+    /// The same with another way to choose endpoints.
+    #[must_use]
+    pub const fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// The same with another limit on connecting.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The same with a limit on the time to an answer's head.
+    #[must_use]
+    pub const fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
+        self
+    }
+}

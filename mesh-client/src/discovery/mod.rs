@@ -1,0 +1,150 @@
+//! Who serves what, where: snapshots of the endpoints of each service that is called, kept up to date by the control plane.
+//!
+//! A service is watched from its first use until a while after its last. The endpoints that were last known stay in use
+//! while the control plane is away; the watch resumes by itself from the revision that it had seen.
+
+mod state;
+mod store;
+mod watcher;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use identity::ServiceName;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::control::Control;
+use crate::drain;
+use store::Store;
+
+/// One place where a service is served. Cheap to clone.
+///
+/// In a response's extensions it says who answered.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint(Arc<Attributes>);
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Attributes {
+    id: String,
+    address: String,
+    version: String,
+    zone: String,
+    weight: u16,
+}
+
+impl Endpoint {
+    /// Unique for the life of its registration.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
+    /// The version that it says it is of; may be empty.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    /// The zone that it says it is in; may be empty.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.0.zone
+    }
+
+    /// Its share of the requests, 1 to 65,535.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        self.0.weight
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the knowledge of a snapshot comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Nowhere: the control plane has not answered yet.
+    Unknown,
+    /// What was saved by a member that ran here before.
+    Saved,
+    /// The control plane, lately or a while ago.
+    Control,
+}
+
+/// The endpoints of a service at one time, ordered by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Where this is known from.
+    pub source: Source,
+}
+
+type Published = watch::Sender<Arc<Snapshot>>;
+
+/// The snapshots of every service that is watched.
+pub(crate) struct Directory {
+    control: Arc<Control>,
+    store: Option<Store>,
+    leave: drain::Watch,
+    /// Watches live on the runtime that joined, whichever runtime asks first.
+    runtime: tokio::runtime::Handle,
+    watched: Mutex<HashMap<ServiceName, Arc<Published>>>,
+}
+
+impl Directory {
+    pub(crate) fn new(control: Arc<Control>, state_dir: Option<PathBuf>, leave: drain::Watch) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            store: state_dir.map(Store::new),
+            leave,
+            runtime: tokio::runtime::Handle::current(),
+            watched: Mutex::default(),
+        })
+    }
+
+    /// The snapshots of `service` from here on; begins to watch it where nobody does.
+    pub(crate) fn subscribe(self: &Arc<Self>, service: &ServiceName) -> watch::Receiver<Arc<Snapshot>> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(published) = watched.get(service) {
+            return published.subscribe();
+        }
+        let unknown = Snapshot {
+            endpoints: Vec::new(),
+            source: Source::Unknown,
+        };
+        let (published, receiver) = watch::channel(Arc::new(unknown));
+        let published = Arc::new(published);
+        watched.insert(service.clone(), Arc::clone(&published));
+        self.runtime.spawn(watcher::run(Arc::clone(self), service.clone(), published));
+        receiver
+    }
+
+    /// Whether the member has left, so that nothing new will be known.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leave.has_started()
+    }
+
+    /// Forgets a service that nobody asks for; false where somebody came in the meantime.
+    fn forget(&self, service: &ServiceName) -> bool {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = watched.get(service).is_none_or(|published| published.receiver_count() == 0);
+        if idle {
+            watched.remove(service);
+        }
+        idle
+    }
+}

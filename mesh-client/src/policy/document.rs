@@ -1,0 +1,250 @@
+//! From TOML to [`Policies`], with every mistake told at its place.
+
+use std::collections::BTreeMap;
+
+use identity::{ServiceName, SpiffeId, TrustDomain};
+use routing::config::{Diagnostics, Document, Source, Spanned, nearest};
+use routing::matching::{MethodMatch, PathPattern, PathPatternError};
+use serde::Deserialize;
+
+use super::access::{Action, Mode, Rule};
+use super::{Default, MAX_DOCUMENT, Policies, Scoped};
+
+#[derive(Debug, std::default::Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDefault {
+    default: Option<Spanned<String>>,
+    mode: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawService {
+    policy: Option<RawDefault>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    name: Spanned<String>,
+    action: Spanned<String>,
+    from: Option<Texts>,
+    to: Option<Texts>,
+    methods: Option<Texts>,
+    paths: Option<Texts>,
+    path_prefixes: Option<Texts>,
+    ports: Option<Spanned<Vec<Spanned<u16>>>>,
+}
+
+type Texts = Spanned<Vec<Spanned<String>>>;
+
+/// The longest name of a rule: it is a label of metrics and stands in every line of log about it.
+const MAX_NAME: usize = 128;
+
+pub(super) fn compile(source: &Source, trust_domain: &TrustDomain) -> Result<Policies, Diagnostics> {
+    let mut diagnostics = Diagnostics::new(source);
+    let policies = read(source, trust_domain, &mut diagnostics);
+    diagnostics.into_result(policies)
+}
+
+fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnostics) -> Option<Policies> {
+    if source.text.len() > MAX_DOCUMENT {
+        diagnostics.error(0..0, format!("the document is longer than {MAX_DOCUMENT} bytes"));
+        return None;
+    }
+    let mut document = Document::parse(source, &|_| None, diagnostics)?;
+    let default = match document.section("policy", diagnostics) {
+        Some(section) => section
+            .read::<RawDefault>(diagnostics)
+            .and_then(|raw| compile_default(&raw.value, Default::default(), diagnostics)),
+        None => Some(Default::default()),
+    };
+    let usual = default.unwrap_or_default();
+    let mut services = BTreeMap::new();
+    for (name, section) in document.named("services", diagnostics) {
+        let name = service_name(&name, diagnostics);
+        let Some(raw) = section.read::<RawService>(diagnostics) else {
+            continue;
+        };
+        let own = raw.value.policy.map(|raw| compile_default(&raw, usual, diagnostics));
+        if let (Some(name), Some(Some(own))) = (name, own) {
+            services.insert(name, own);
+        }
+    }
+    let mut rules = Vec::new();
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    let mut spans = Vec::new();
+    for section in document.list("rules", diagnostics) {
+        let Some(raw) = section.read::<RawRule>(diagnostics) else {
+            continue;
+        };
+        let name = raw.value.name.clone();
+        if let Some(first) = names.insert(name.get_ref().clone(), name.span().start) {
+            let line = diagnostics.line_of(first);
+            diagnostics.error(
+                name.span(),
+                format!("the rule `{}` is there already, in line {line}", name.get_ref()),
+            );
+        }
+        if let Some(rule) = raw.value.compile(trust_domain, diagnostics) {
+            spans.push(name.span());
+            rules.push(rule);
+        }
+    }
+    document.finish(diagnostics);
+    let policies = Policies {
+        default: default?,
+        services,
+        rules,
+    };
+    // Only where everything else is right: a default that was misspelt is one mistake, not one for each rule.
+    if diagnostics.is_empty() {
+        for (scoped, span) in policies.rules.iter().zip(spans) {
+            if !policies.matters(scoped) {
+                diagnostics
+                    .error(
+                        span,
+                        format!("the rule `{}` allows what is allowed without it", scoped.rule.name),
+                    )
+                    .hint("set default = \"deny\" in [policy], or in [services.NAME] as policy = { default = \"deny\" }");
+            }
+        }
+    }
+    Some(policies)
+}
+
+impl Policies {
+    /// Whether a rule changes anything: one that allows where everything is allowed reads like a restriction, and is none.
+    fn matters(&self, scoped: &Scoped) -> bool {
+        let denies = |service: &ServiceName| self.services.get(service).unwrap_or(&self.default).action == Action::Deny;
+        scoped.rule.action == Action::Deny
+            || (scoped.to.is_empty() && self.default.action == Action::Deny)
+            || scoped.to.iter().any(denies)
+            || (scoped.to.is_empty() && self.services.keys().any(denies))
+    }
+}
+
+fn compile_default(raw: &RawDefault, usual: Default, diagnostics: &mut Diagnostics) -> Option<Default> {
+    let action = raw.default.as_ref().map(|text| action(text, diagnostics));
+    let mode = raw.mode.as_ref().map(|text| {
+        let known = [("enforce", Mode::Enforce), ("audit", Mode::Audit)];
+        one_of("mode", text, &known, diagnostics)
+    });
+    Some(Default {
+        action: action.unwrap_or(Some(usual.action))?,
+        mode: mode.unwrap_or(Some(usual.mode))?,
+    })
+}
+
+impl RawRule {
+    fn compile(&self, trust_domain: &TrustDomain, diagnostics: &mut Diagnostics) -> Option<Scoped> {
+        let name = self.name.get_ref();
+        let named = !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control);
+        if !named {
+            diagnostics.error(
+                self.name.span(),
+                format!("a rule's name has 1 to {MAX_NAME} bytes and no control characters"),
+            );
+        }
+        let action = action(&self.action, diagnostics);
+        let from = diagnostics.elements("from", self.from.as_ref(), |text, diagnostics| {
+            principal(text, trust_domain, diagnostics)
+        });
+        let to = diagnostics.elements("to", self.to.as_ref(), service_name);
+        let methods = diagnostics.elements("methods", self.methods.as_ref(), |text, diagnostics| diagnostics.method(text));
+        let full = diagnostics.elements("paths", self.paths.as_ref(), |text, diagnostics| {
+            path(text, PathPattern::full(text.get_ref()), diagnostics)
+        });
+        let prefixes = diagnostics.elements("path_prefixes", self.path_prefixes.as_ref(), |text, diagnostics| {
+            path(text, PathPattern::prefix(text.get_ref()), diagnostics)
+        });
+        let ports = diagnostics.elements("ports", self.ports.as_ref(), |port, diagnostics| {
+            diagnostics.number("a port", port, 1..=u16::MAX)
+        });
+        let paths: Vec<_> = full?.into_iter().chain(prefixes?).collect();
+        Some(Scoped {
+            to: to?,
+            rule: Rule {
+                name: named.then(|| name.as_str().into())?,
+                action: action?,
+                from: from?.into(),
+                methods: MethodMatch::any_of(methods?),
+                paths: paths.into(),
+                ports: ports?.into(),
+            },
+        })
+    }
+}
+
+fn action(text: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<Action> {
+    one_of(
+        "action",
+        text,
+        &[("allow", Action::Allow), ("deny", Action::Deny)],
+        diagnostics,
+    )
+}
+
+fn one_of<T: Copy>(what: &str, text: &Spanned<String>, known: &[(&str, T)], diagnostics: &mut Diagnostics) -> Option<T> {
+    if let Some((_, value)) = known.iter().find(|(name, _)| name == text.get_ref()) {
+        return Some(*value);
+    }
+    let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+    let hint = match nearest(text.get_ref(), names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("expected {}", names.join(" or ")),
+    };
+    diagnostics
+        .error(text.span(), format!("`{}` is no {what}", text.get_ref()))
+        .hint(hint);
+    None
+}
+
+fn service_name(text: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<ServiceName> {
+    let refused = match ServiceName::new(text.get_ref()) {
+        Ok(name) => return Some(name),
+        Err(refused) => refused,
+    };
+    diagnostics.error(text.span(), format!("`{}` is no service name: {refused}", text.get_ref()));
+    None
+}
+
+/// A service by its name, or any identity of the mesh by its SPIFFE ID.
+fn principal(text: &Spanned<String>, trust_domain: &TrustDomain, diagnostics: &mut Diagnostics) -> Option<SpiffeId> {
+    if !text.get_ref().contains(':') {
+        return Some(SpiffeId::of_service(trust_domain, &service_name(text, diagnostics)?));
+    }
+    match text.get_ref().parse::<SpiffeId>() {
+        Ok(id) if id.is_member_of(trust_domain) && !id.path().is_empty() => Some(id),
+        Ok(id) => {
+            diagnostics
+                .error(
+                    text.span(),
+                    format!("`{id}` is no workload of the trust domain `{trust_domain}`"),
+                )
+                .hint(format!("write a service's name, or spiffe://{trust_domain}/…"));
+            None
+        }
+        Err(refused) => {
+            diagnostics.error(text.span(), format!("`{}`: {refused}", text.get_ref()));
+            None
+        }
+    }
+}
+
+fn path(
+    text: &Spanned<String>,
+    parsed: Result<PathPattern, PathPatternError>,
+    diagnostics: &mut Diagnostics,
+) -> Option<PathPattern> {
+    match parsed {
+        Ok(pattern) => Some(pattern),
+        Err(refused) => {
+            let error = diagnostics.error(text.span(), refused.to_string());
+            if refused == PathPatternError::NotAbsolute {
+                error.hint(format!("write \"/{}\"", text.get_ref()));
+            }
+            None
+        }
+    }
+}

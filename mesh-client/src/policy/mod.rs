@@ -1,0 +1,103 @@
+//! What is decided for the whole mesh in one place, and pushed to its members: who may talk to whom.
+//!
+//! The document is TOML, and compiles with the same diagnostics as the gateway's config. It is pure: the control plane compiles it
+//! before it accepts it, every member compiles what it is sent, and both judge by the same code.
+//!
+//! ```
+//! use mesh_client::policy::{Action, Ask, Policies, Source};
+//!
+//! let text = r#"
+//! [policy]
+//! default = "deny"
+//!
+//! [[rules]]
+//! name = "statements-read"
+//! action = "allow"
+//! from = ["statements"]
+//! to = ["accounts"]
+//! methods = ["GET"]
+//! paths = ["/accounts/{id}"]
+//! "#;
+//! let bank = "bank.example".parse().unwrap();
+//! let policies = Policies::compile(&Source::new("mesh.toml", text), &bank).unwrap();
+//! let access = policies.access(&"accounts".parse().unwrap());
+//! let statements = "spiffe://bank.example/service/statements".parse().unwrap();
+//! let verdict = access.judge(&Ask { principal: Some(&statements), method: "GET", path: "/accounts/42", port: 9100 });
+//! assert_eq!((verdict.action, verdict.rule), (Action::Allow, Some("statements-read")));
+//! ```
+
+mod access;
+mod document;
+mod follow;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use identity::{ServiceName, TrustDomain};
+pub use routing::config::{Diagnostics, Source};
+
+pub use access::{Access, Action, Ask, Mode, Verdict};
+pub(crate) use follow::{Follower, Known};
+
+use access::Rule;
+
+/// The longest document: what every member keeps of it is compiled, and what is sent at each change is this.
+pub const MAX_DOCUMENT: usize = 1 << 20;
+
+/// A compiled document: everything that is decided centrally.
+#[derive(Debug, Default)]
+pub struct Policies {
+    default: Default,
+    services: BTreeMap<ServiceName, Default>,
+    rules: Vec<Scoped>,
+}
+
+/// What holds where no rule matches, and whether it is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Default {
+    action: Action,
+    mode: Mode,
+}
+
+impl std::default::Default for Default {
+    /// A mesh without a document lets its members call each other.
+    fn default() -> Self {
+        Self {
+            action: Action::Allow,
+            mode: Mode::Enforce,
+        }
+    }
+}
+
+/// A rule and whom it protects.
+#[derive(Debug)]
+struct Scoped {
+    /// Every service where there are none.
+    to: Vec<ServiceName>,
+    rule: Rule,
+}
+
+impl Policies {
+    /// Compiles a document for the mesh of `trust_domain`.
+    ///
+    /// # Errors
+    /// Every mistake of the document at once, each with its place and its mend.
+    pub fn compile(source: &Source, trust_domain: &TrustDomain) -> Result<Self, Diagnostics> {
+        document::compile(source, trust_domain)
+    }
+
+    /// Who may call `service`.
+    #[must_use]
+    pub fn access(&self, service: &ServiceName) -> Access {
+        let Default { action, mode } = self.services.get(service).copied().unwrap_or(self.default);
+        let rules = self.rules.iter().filter(|rule| rule.protects(service));
+        Access::new(action, mode, rules.map(|scoped| scoped.rule.clone()))
+    }
+}
+
+impl Scoped {
+    fn protects(&self, service: &ServiceName) -> bool {
+        self.to.is_empty() || self.to.contains(service)
+    }
+}

@@ -1,0 +1,207 @@
+//! What a document says, and what is said of a document that is wrong.
+
+use super::*;
+
+fn compile(text: &str) -> Result<Policies, String> {
+    let bank = "bank.test".parse().unwrap();
+    Policies::compile(&Source::new("mesh.toml", text), &bank).map_err(|mistakes| mistakes.to_string())
+}
+
+fn judge(policies: &Policies, from: &str, to: &str, method: &str, path: &str) -> String {
+    judge_at(policies, from, to, method, path, 9100)
+}
+
+fn judge_at(policies: &Policies, from: &str, to: &str, method: &str, path: &str, port: u16) -> String {
+    let principal = format!("spiffe://bank.test/service/{from}").parse().unwrap();
+    let access = policies.access(&to.parse().unwrap());
+    let verdict = access.judge(&Ask {
+        principal: Some(&principal),
+        method,
+        path,
+        port,
+    });
+    let by = verdict.rule.unwrap_or("default");
+    format!("{:?} {by} {}", verdict.action, verdict.mode.as_str())
+}
+
+const BANK: &str = r#"
+[policy]
+default = "deny"
+
+[services.rates]
+policy = { default = "allow", mode = "audit" }
+
+[[rules]]
+name = "statements-read"
+action = "allow"
+from = ["statements", "spiffe://bank.test/job/report"]
+to = ["accounts"]
+methods = ["GET"]
+paths = ["/accounts/{id}"]
+path_prefixes = ["/reports"]
+
+[[rules]]
+name = "not-the-closed-ones"
+action = "deny"
+from = ["statements"]
+paths = ["/accounts/closed"]
+
+[[rules]]
+name = "operations"
+action = "allow"
+from = ["operations"]
+ports = [9100, 9101]
+"#;
+
+#[test]
+fn every_part_of_a_rule_has_to_match() {
+    let bank = compile(BANK).unwrap();
+    let accounts = |from, method, path| judge(&bank, from, "accounts", method, path);
+    assert_eq!(accounts("statements", "GET", "/accounts/42"), "Allow statements-read enforce");
+    assert_eq!(
+        accounts("statements", "GET", "/reports/2026/11"),
+        "Allow statements-read enforce"
+    );
+    assert_eq!(accounts("statements", "POST", "/accounts/42"), "Deny default enforce");
+    assert_eq!(accounts("statements", "GET", "/accounts/42/history"), "Deny default enforce");
+    assert_eq!(accounts("rates", "GET", "/accounts/42"), "Deny default enforce");
+    assert_eq!(
+        judge(&bank, "statements", "cards", "GET", "/accounts/42"),
+        "Deny default enforce"
+    );
+    assert_eq!(
+        judge_at(&bank, "operations", "cards", "PUT", "/", 9101),
+        "Allow operations enforce"
+    );
+    assert_eq!(
+        judge_at(&bank, "operations", "cards", "PUT", "/", 9102),
+        "Deny default enforce"
+    );
+}
+
+#[test]
+fn what_denies_comes_before_what_allows_wherever_it_stands() {
+    let bank = compile(BANK).unwrap();
+    let verdict = judge(&bank, "statements", "accounts", "GET", "/accounts/closed");
+    assert_eq!(verdict, "Deny not-the-closed-ones enforce");
+}
+
+#[test]
+fn a_service_may_have_a_default_and_a_mode_of_its_own() {
+    let bank = compile(BANK).unwrap();
+    assert_eq!(judge(&bank, "shop", "rates", "GET", "/eur"), "Allow default audit");
+    let denied = judge(&bank, "statements", "rates", "GET", "/accounts/closed");
+    assert_eq!(denied, "Deny not-the-closed-ones audit");
+    let audit =
+        compile("[policy]\ndefault = \"deny\"\nmode = \"audit\"\n[services.rates]\npolicy = { mode = \"enforce\" }").unwrap();
+    assert_eq!(judge(&audit, "shop", "rates", "GET", "/"), "Deny default enforce");
+    assert_eq!(judge(&audit, "shop", "cards", "GET", "/"), "Deny default audit");
+}
+
+#[test]
+fn an_empty_document_lets_everybody_in_and_a_nameless_peer_is_nobody() {
+    let open = compile("").unwrap();
+    assert_eq!(judge(&open, "shop", "rates", "GET", "/"), "Allow default enforce");
+    let bank = compile(BANK).unwrap();
+    let access = bank.access(&"cards".parse().unwrap());
+    let nameless = Ask {
+        principal: None,
+        method: "GET",
+        path: "/",
+        port: 9100,
+    };
+    assert_eq!(access.judge(&nameless).action, Action::Deny);
+}
+
+#[test]
+fn a_full_identity_is_matched_as_a_whole() {
+    let bank = compile(BANK).unwrap();
+    let access = bank.access(&"accounts".parse().unwrap());
+    for (id, action) in [
+        ("spiffe://bank.test/job/report", Action::Allow),
+        ("spiffe://bank.test/job/reports", Action::Deny),
+        ("spiffe://bank.test/service/report", Action::Deny),
+        ("spiffe://other.test/job/report", Action::Deny),
+    ] {
+        let principal = id.parse().unwrap();
+        let ask = Ask {
+            principal: Some(&principal),
+            method: "GET",
+            path: "/accounts/1",
+            port: 1,
+        };
+        assert_eq!(access.judge(&ask).action, action, "{id}");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_its_place_with_its_mend() {
+    let text = r#"
+[policy]
+default = "denny"
+mod = "audit"
+
+[services.Rates]
+policy = { mode = "watch" }
+
+[[rules]]
+name = "a"
+action = "permit"
+from = []
+paths = ["accounts"]
+
+[[rules]]
+name = "a"
+action = "deny"
+from = ["spiffe://other.test/x", "Shop"]
+methods = ["get"]
+ports = [0]
+
+[rule]
+"#;
+    let mistakes = compile(text).unwrap_err();
+    let expected = [
+        "mesh.toml:3:11: error: `denny` is no action\n  hint: did you mean `deny`?",
+        "mesh.toml:4:1: error: unknown key `mod`\n  hint: did you mean `mode`?",
+        "mesh.toml:6:11: error: `Rates` is no service name: ",
+        "mesh.toml:7:19: error: `watch` is no mode\n  hint: expected enforce or audit",
+        "mesh.toml:11:10: error: `permit` is no action\n  hint: expected allow or deny",
+        "mesh.toml:12:8: error: `from` is empty\n  hint: leave `from` out to match any",
+        "mesh.toml:13:10: error: a path starts with /\n  hint: write \"/accounts\"",
+        "mesh.toml:16:8: error: the rule `a` is there already, in line 10",
+        "mesh.toml:18:9: error: `spiffe://other.test/x` is no workload of the trust domain `bank.test`",
+        "mesh.toml:18:34: error: `Shop` is no service name: ",
+        "mesh.toml:19:12: error: `get` is not a method\n  hint: methods are case-sensitive: write \"GET\"",
+        "mesh.toml:20:10: error: a port is 0, expected 1 to 65535",
+        "mesh.toml:22:2: error: unknown key `rule`\n  hint: did you mean `rules`?",
+    ];
+    for expected in expected {
+        assert!(mistakes.contains(expected), "{expected}\nis not in\n{mistakes}");
+    }
+    assert_eq!(mistakes.matches("error:").count(), expected.len(), "{mistakes}");
+}
+
+#[test]
+fn a_rule_that_restricts_nothing_is_a_mistake() {
+    let rule = |before: &str, to: &str| {
+        compile(&format!(
+            "{before}\n[[rules]]\nname = \"a\"\naction = \"allow\"\nfrom = [\"shop\"]\n{to}"
+        ))
+    };
+    let mistakes = rule("", "").unwrap_err();
+    assert_eq!(
+        mistakes,
+        "mesh.toml:3:8: error: the rule `a` allows what is allowed without it\n  hint: set default = \"deny\" in [policy], or in \
+         [services.NAME] as policy = { default = \"deny\" }"
+    );
+    let cards_deny = "[services.cards]\npolicy = { default = \"deny\" }";
+    assert!(rule(cards_deny, "to = [\"rates\"]").is_err());
+    assert!(rule(cards_deny, "to = [\"rates\", \"cards\"]").is_ok());
+    assert!(rule(cards_deny, "").is_ok());
+}
+
+#[test]
+fn a_document_that_is_too_long_is_refused() {
+    let long = format!("# {}", "x".repeat(MAX_DOCUMENT));
+    assert!(compile(&long).unwrap_err().contains("longer than 1048576 bytes"));
+}

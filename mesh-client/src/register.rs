@@ -1,0 +1,117 @@
+//! Telling the control plane that a service is served here, for as long as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_api::v1;
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Status};
+
+use crate::backoff::Backoff;
+use crate::control::{self, Control};
+
+/// How long the goodbye may take: a control plane that is away notices by the lease.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The registration of one endpoint.
+pub(crate) struct Registration {
+    pub(crate) control: Arc<Control>,
+    pub(crate) endpoint: v1::Endpoint,
+}
+
+impl Registration {
+    /// Registers and keeps the lease for as long as it is polled. Returns only where the control plane refuses.
+    pub(crate) async fn keep(&self) -> Status {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let request = v1::RegisterRequest {
+                endpoint: Some(self.endpoint.clone()),
+            };
+            match self.control.registry().register(request).await {
+                Ok(lease) => {
+                    backoff.after_success();
+                    tracing::info!(
+                        id = self.endpoint.id,
+                        address = self.endpoint.address,
+                        "the endpoint is registered"
+                    );
+                    self.heartbeat(lease.into_inner()).await;
+                    tracing::info!(id = self.endpoint.id, "the lease is gone; the endpoint registers again");
+                }
+                Err(status) if is_refusal(&status) => return status,
+                Err(status) => {
+                    tracing::debug!(error = control::describe(&status), "the endpoint could not be registered yet");
+                    sleep(backoff.after_failure(rand::random())).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps the lease until the control plane does not know it any more.
+    async fn heartbeat(&self, mut lease: v1::Lease) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut wait = between(&lease);
+        loop {
+            sleep(wait).await;
+            let request = v1::HeartbeatRequest {
+                endpoint_id: self.endpoint.id.clone(),
+            };
+            wait = match self.control.registry().heartbeat(request).await {
+                Ok(kept) => {
+                    backoff.after_success();
+                    lease = kept.into_inner();
+                    between(&lease)
+                }
+                Err(status) if status.code() == Code::NotFound => return,
+                Err(status) => {
+                    tracing::debug!(error = control::describe(&status), "a heartbeat failed");
+                    backoff.after_failure(rand::random()).min(between(&lease))
+                }
+            };
+        }
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn end(&self) {
+        let request = v1::DeregisterRequest {
+            endpoint_id: self.endpoint.id.clone(),
+        };
+        match timeout(GOODBYE, self.control.registry().deregister(request)).await {
+            Ok(Ok(_)) => tracing::info!(id = self.endpoint.id, "the endpoint is deregistered"),
+            Ok(Err(status)) => tracing::warn!(error = control::describe(&status), "the endpoint could not be deregistered"),
+            Err(_) => tracing::warn!("the control plane did not answer; the lease of the endpoint will end"),
+        }
+    }
+}
+
+/// A third of the lease, so that two heartbeats may be lost.
+fn between(lease: &v1::Lease) -> Duration {
+    Duration::from_millis(lease.ttl_ms / 3).max(Duration::from_millis(50))
+}
+
+/// Answers that asking again does not change.
+fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::FailedPrecondition
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_come_three_to_a_lease() {
+        let lease = |ttl_ms| v1::Lease {
+            endpoint_id: String::new(),
+            ttl_ms,
+        };
+        assert_eq!(between(&lease(15_000)), Duration::from_secs(5));
+        assert_eq!(
+            between(&lease(0)),
+            Duration::from_millis(50),
+            "a lease of nothing does not make a busy loop"
+        );
+    }
+}

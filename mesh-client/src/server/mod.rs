@@ -1,0 +1,276 @@
+//! Serving: accept → mutual TLS → [`PeerIdentity`] → any tower service, an axum `Router` for one.
+//!
+//! Each step has its place for a reason. A permit is taken before a connection is accepted, so that handshakes, which are
+//! what the nameless can make us compute, are bounded. The handshake is timed. Only then is there HTTP at all, and the
+//! service sees no request whose peer is not proven, and none that the policy of the mesh refuses.
+
+mod answer;
+mod forwarded;
+mod guard;
+mod linger;
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use std::{fmt, io};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use identity::SpiffeId;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tower::{Service, ServiceExt as _};
+
+pub use answer::{answer, problem};
+pub use forwarded::X_FORWARDED_CLIENT_CERT;
+pub(crate) use guard::Guard;
+
+use answer::Answer;
+use linger::Lingering;
+
+use crate::BoxError;
+use crate::drain;
+use crate::tls::{PeerIdentity, ServerTls, TlsError};
+
+/// What a server allows its peers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Handshakes at one time; further connections wait in the kernel. Default 1024.
+    pub handshakes: usize,
+    /// How long a handshake may take. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// Requests at one time on one connection. Default 1024.
+    pub streams: u32,
+    /// The header section of a request, in bytes as HTTP/2 counts them (RFC 9113 §6.5.2). Default 64 KiB.
+    pub header_list: u32,
+    /// How long requests in flight may take to finish once the drain has begun. Default 10 s.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 1024,
+            handshake_timeout: Duration::from_secs(5),
+            streams: 1024,
+            header_list: 64 * 1024,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A bound listener that will serve over mutual TLS.
+pub struct Server {
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    limits: Limits,
+    guard: Option<Guard>,
+}
+
+impl Server {
+    /// Binds `address`; port 0 is a free one.
+    ///
+    /// # Errors
+    /// Where the address cannot be bound.
+    pub async fn bind(address: SocketAddr, tls: ServerTls) -> io::Result<Self> {
+        Ok(Self::new(TcpListener::bind(address).await?, tls))
+    }
+
+    /// Serves on a listener that is bound already.
+    #[must_use]
+    pub fn new(listener: TcpListener, tls: ServerTls) -> Self {
+        Self {
+            listener,
+            tls: Arc::new(tls),
+            limits: Limits::default(),
+            guard: None,
+        }
+    }
+
+    /// With a policy that judges every request.
+    #[must_use]
+    pub(crate) fn guarded(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// With other limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the drain begins, and returns when the last connection is done or [`Limits::drain`] is over.
+    pub async fn serve<S, B>(self, service: S, mut drain: drain::Watch)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let handshakes = Arc::new(Semaphore::new(self.limits.handshakes));
+        // Its own drain, so that a server whose future is dropped takes its connections with it.
+        let (stop, stopping) = drain::channel();
+        loop {
+            let next = async {
+                let permit = Arc::clone(&handshakes)
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed");
+                (permit, accept(&self.listener).await)
+            };
+            let (permit, (stream, address)) = tokio::select! {
+                next = next => next,
+                () = drain.started() => break,
+            };
+            let connection = Connection {
+                tls: Arc::clone(&self.tls),
+                limits: self.limits.clone(),
+                guard: self.guard.clone(),
+                address,
+            };
+            tokio::spawn(connection.serve(stream, permit, service.clone(), stopping.clone()));
+        }
+        drop((self.listener, stopping));
+        stop.start();
+        stop.finished().await;
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .field("tls", &self.tls)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Accepts, however long the process is out of file descriptors.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    tls: Arc<ServerTls>,
+    limits: Limits,
+    guard: Option<Guard>,
+    address: SocketAddr,
+}
+
+impl Connection {
+    async fn serve<S, B>(self, stream: TcpStream, permit: OwnedSemaphorePermit, service: S, mut stopping: drain::Watch)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let _ = stream.set_nodelay(true);
+        let handshake = timeout(self.limits.handshake_timeout, self.tls.accept(stream)).await;
+        drop(permit);
+        let (stream, peer) = match handshake.unwrap_or(Err(TlsError::Timeout(self.limits.handshake_timeout))) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::info!(peer = %self.address, %error, identity = error.is_identity(), "a connection was refused");
+                return;
+            }
+        };
+        let expiry = until_expiry(peer.as_ref().map(PeerIdentity::not_after));
+        let own = self.tls.credentials().held().svid.id().clone();
+        let guard = self.guard.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            let refused = guard
+                .as_ref()
+                .and_then(|guard| guard.admit(&mut request, peer.as_ref()).err());
+            let served = match refused {
+                Some(refused) => Err(answer(request.headers(), refused.reason, refused.detail)),
+                None => Ok(service.clone().oneshot(introduce(request, peer.as_ref(), &own))),
+            };
+            async move {
+                match served {
+                    Ok(served) => Ok(served.await?.map(|body| Answer::Theirs { body })),
+                    Err(refused) => Ok::<_, S::Error>(refused.map(|body| Answer::Ours { body })),
+                }
+            }
+        });
+        let mut connection = pin!(self.http2().serve_connection(TokioIo::new(Lingering::new(stream)), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stopping.started() => None,
+            // What the certificate proved is over; the peer connects anew with the one that followed.
+            () = expiry => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                timeout(self.limits.drain, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %self.address, %error, "a connection ended with an error");
+        }
+    }
+
+    fn http2(&self) -> hyper::server::conn::http2::Builder<TokioExecutor> {
+        let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.streams)
+            .max_header_list_size(self.limits.header_list)
+            .initial_stream_window_size(crate::STREAM_WINDOW)
+            .initial_connection_window_size(crate::CONNECTION_WINDOW)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10));
+        http2
+    }
+}
+
+/// Puts what the handshake proved where handlers look for it, in place of whatever the peer claims.
+fn introduce<B>(mut request: Request<B>, peer: Option<&PeerIdentity>, own: &SpiffeId) -> Request<B> {
+    request.extensions_mut().remove::<PeerIdentity>();
+    forwarded::replace(request.headers_mut(), peer, own);
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer.clone());
+    }
+    request
+}
+
+async fn until_expiry(not_after: Option<u64>) {
+    let Some(not_after) = not_after else {
+        return std::future::pending().await;
+    };
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after);
+    // The wall clock may be set, and the machine may sleep: look again every minute.
+    while let Ok(left) = end.duration_since(SystemTime::now()) {
+        sleep(left.min(Duration::from_secs(60)).max(Duration::from_millis(10))).await;
+    }
+}

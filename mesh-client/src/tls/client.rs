@@ -1,0 +1,124 @@
+//! The end that connects: shows its SVID, and expects that of one target.
+
+use std::fmt;
+use std::sync::Arc;
+
+use identity::Matcher;
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::creds::Built;
+use super::error::of_handshake;
+use super::signature::tls13_signatures;
+use super::{ALPN, Authorizer, Bundle, Credentials, Held, TlsError, Usage, VERSIONS, provider, verify_svid};
+
+/// Connects to one target: every configuration expects the same IDs, so that no session or verdict of one target can be
+/// used for another.
+pub struct ClientTls {
+    credentials: Credentials,
+    expected: Matcher,
+    built: Built<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Connects with `credentials` to peers whose ID is one of `expected`.
+    #[must_use]
+    pub const fn new(credentials: Credentials, expected: Matcher) -> Self {
+        Self {
+            credentials,
+            expected,
+            built: Built::new(),
+        }
+    }
+
+    /// Does the handshake on `io`; the result says which generation of the credentials it used.
+    ///
+    /// # Errors
+    /// [`TlsError`]; it [is about identity](TlsError::is_identity) where the peer is not the one that is expected.
+    pub async fn connect<IO>(&self, io: IO) -> Result<(TlsStream<IO>, u64), TlsError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (generation, config) = self.built.of(&self.credentials, |held| self.config(held))?;
+        let stream = TlsConnector::from(config)
+            .connect(any_name(), io)
+            .await
+            .map_err(of_handshake)?;
+        expect_h2(stream.get_ref().1.alpn_protocol())?;
+        Ok((stream, generation))
+    }
+
+    fn config(&self, held: &Held) -> Result<ClientConfig, TlsError> {
+        let verifier = ServerVerifier {
+            bundle: held.bundle.clone(),
+            authorizer: Authorizer::new(self.expected.clone()),
+        };
+        let mut config = base(Arc::new(verifier))?
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(held.svid.certified()))));
+        finish(&mut config);
+        config.resumption = Resumption::in_memory_sessions(32);
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Peers are known by SPIFFE ID; the name serves the library's session store alone, which is never shared, and is not sent.
+pub(crate) fn any_name() -> ServerName<'static> {
+    ServerName::try_from("peer.mesh").expect("a DNS name")
+}
+
+pub(super) fn base(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier))
+}
+
+pub(super) fn finish(config: &mut ClientConfig) {
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Service names are nobody's business on the wire.
+    config.enable_sni = false;
+}
+
+#[derive(Debug)]
+struct ServerVerifier {
+    bundle: Bundle,
+    authorizer: Authorizer,
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let id = verify_svid(leaf, intermediates, &self.bundle, Usage::Server, now)?;
+        self.authorizer.authorize(id)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    tls13_signatures!();
+}
+
+/// Without ALPN the library lets a connection through whose protocol nobody agreed on.
+pub(super) fn expect_h2(protocol: Option<&[u8]>) -> Result<(), TlsError> {
+    if protocol == Some(ALPN) { Ok(()) } else { Err(TlsError::Alpn) }
+}

@@ -1,0 +1,184 @@
+//! The end that listens: shows its SVID, and wants to see that of its peer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use identity::{Matcher, SpiffeId};
+use rustls::server::ServerSessionMemoryCache;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{DistinguishedName, ServerConfig};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::client::expect_h2;
+use super::creds::Built;
+use super::error::of_handshake;
+use super::signature::tls13_signatures;
+use super::verify::leaf_identity;
+use super::{ALPN, Authorizer, Bundle, Credentials, Held, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
+
+/// Sessions kept for resumption, per generation of credentials.
+const SESSIONS: usize = 1024;
+
+/// Who may connect.
+#[derive(Debug, Clone)]
+pub enum Peers {
+    /// Only who shows an SVID that the matcher expects. This is what members do.
+    Required(Matcher),
+    /// Also who shows no certificate at all; a certificate that is shown must still be one that the matcher expects. This is
+    /// what the control plane does, whose joiners have none yet.
+    Optional(Matcher),
+}
+
+/// Accepts connections.
+pub struct ServerTls {
+    credentials: Credentials,
+    peers: Peers,
+    built: Built<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Accepts with `credentials` whom `peers` admits.
+    #[must_use]
+    pub const fn new(credentials: Credentials, peers: Peers) -> Self {
+        Self {
+            credentials,
+            peers,
+            built: Built::new(),
+        }
+    }
+
+    /// Accepts with `credentials` any member of its own trust domain.
+    #[must_use]
+    pub fn of_member(credentials: Credentials) -> Self {
+        let members = Matcher::TrustDomain(credentials.held().bundle.trust_domain().clone());
+        Self::new(credentials, Peers::Required(members))
+    }
+
+    /// The credentials that it accepts with.
+    #[must_use]
+    pub const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Does the handshake on `io` and says who the peer is; `None` only where [`Peers::Optional`] admits the nameless.
+    ///
+    /// # Errors
+    /// [`TlsError`] where the peer speaks no TLS 1.3, or does not prove an identity that is admitted.
+    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, Option<PeerIdentity>), TlsError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (_, config) = self.built.of(&self.credentials, |held| self.config(held))?;
+        let stream = TlsAcceptor::from(config).accept(io).await.map_err(of_handshake)?;
+        expect_h2(stream.get_ref().1.alpn_protocol())?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let peer = leaf.map(|leaf| PeerIdentity::of(leaf, UnixTime::now())).transpose()?;
+        match (&peer, &self.peers) {
+            (None, Peers::Required(_)) => Err(SvidError::Empty.into()),
+            _ => Ok((stream, peer)),
+        }
+    }
+
+    fn config(&self, held: &Held) -> Result<ServerConfig, TlsError> {
+        let (mandatory, expected) = match &self.peers {
+            Peers::Required(expected) => (true, expected),
+            Peers::Optional(expected) => (false, expected),
+        };
+        let verifier = ClientVerifier {
+            bundle: held.bundle.clone(),
+            authorizer: Authorizer::new(expected.clone()),
+            mandatory,
+        };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(held.svid.certified()))));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who is at the other end of a connection, proven by its certificate. A request extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    id: SpiffeId,
+    not_after: u64,
+    fingerprint: [u8; 32],
+}
+
+impl PeerIdentity {
+    /// Reads a leaf that the handshake has verified. A resumed session is not verified again, so its end is looked at here.
+    fn of(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<Self, SvidError> {
+        let identity = leaf_identity(leaf)?;
+        if now.as_secs() > identity.not_after {
+            return Err(SvidError::Expired);
+        }
+        Ok(Self {
+            id: identity.id,
+            not_after: identity.not_after,
+            fingerprint: Sha256::digest(leaf).into(),
+        })
+    }
+
+    /// The peer's SPIFFE ID.
+    #[must_use]
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// The last second at which the peer's certificate is valid, since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
+    /// The SHA-256 of the peer's certificate (DER).
+    #[must_use]
+    pub const fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+}
+
+#[derive(Debug)]
+struct ClientVerifier {
+    bundle: Bundle,
+    authorizer: Authorizer,
+    mandatory: bool,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let id = verify_svid(leaf, intermediates, &self.bundle, Usage::Client, now)?;
+        self.authorizer.authorize(id)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    tls13_signatures!();
+}

@@ -1,0 +1,297 @@
+//! Being a member: joining, draining, rotating, coming back, leaving.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use identity::ServiceName;
+use mesh_client::client::{Body, Failure};
+use mesh_client::discovery::Source;
+use mesh_client::{ClientOptions, Config, Credential, JoinError, Mesh, ServeError};
+use support::control::ControlPlane;
+use support::eventually;
+use support::served::{Served, hello, known, served};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+#[tokio::test]
+async fn a_member_whose_svid_has_ended_is_told_so_as_a_matter_of_identity() {
+    let control = ControlPlane::start().await;
+    let _accounts = Served::start(&control, "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    control.state.life.store(1, Ordering::Relaxed);
+    let rates = control.join("rates").await;
+    known(&rates, "accounts", 1).await;
+    control.stop().await;
+    eventually("the certificate is refused", || async {
+        let fresh = rates.client_with(ClientOptions::default().without_retries());
+        match fresh.get("http://accounts.mesh/").await {
+            Ok(_) => false,
+            Err(error) => {
+                assert_eq!((error.failure(), error.is_untouched()), (Failure::Identity, true), "{error}");
+                true
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_fails_no_request() {
+    let control = ControlPlane::start().await;
+    let first = Served::start(&control, "accounts", hello()).await;
+    let _second = Served::start(&control, "accounts", hello()).await;
+    served(&control, "accounts", 2).await;
+    let rates = control.join("rates").await;
+    known(&rates, "accounts", 2).await;
+    let client = rates.client();
+    let draining = Arc::new(AtomicBool::new(true));
+    let calls = (0..8).map(|_| {
+        let (client, draining) = (client.clone(), Arc::clone(&draining));
+        tokio::spawn(async move {
+            let mut count = 0;
+            while draining.load(Ordering::Relaxed) {
+                // A POST, so that nothing but what nobody saw is tried again.
+                let request = http::Request::post("http://accounts.mesh/").body(Body::full("x")).unwrap();
+                client.request(request).await.unwrap().into_body().bytes().await.unwrap();
+                count += 1;
+            }
+            count
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    first.stop().await;
+    assert_eq!(control.served("accounts"), 1);
+    draining.store(false, Ordering::Relaxed);
+    for call in calls {
+        assert!(call.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_drain_lets_what_is_in_flight_finish() {
+    let control = ControlPlane::start().await;
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (inside, released) = (Arc::clone(&entered), Arc::clone(&release));
+    let slow = Router::new().route(
+        "/",
+        get(move || async move {
+            inside.notify_one();
+            released.notified().await;
+            "finished"
+        }),
+    );
+    let accounts = Served::start(&control, "accounts", slow).await;
+    served(&control, "accounts", 1).await;
+    let rates = control.join("rates").await;
+    let call = tokio::spawn(async move {
+        rates
+            .get("http://accounts.mesh/")
+            .await
+            .unwrap()
+            .into_body()
+            .text()
+            .await
+            .unwrap()
+    });
+    entered.notified().await;
+    let stopping = tokio::spawn(accounts.stop());
+    served(&control, "accounts", 0).await;
+    release.notify_one();
+    assert_eq!(call.await.unwrap(), "finished");
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn members_go_on_without_the_control_plane_and_come_back_by_themselves() {
+    let control = ControlPlane::start().await;
+    control.state.lease_ms.store(300, Ordering::Relaxed);
+    let _accounts = Served::start(&control, "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    let rates = control.join("rates").await;
+    rates.get("http://accounts.mesh/").await.unwrap();
+    let stopped = control.stop().await;
+    for _ in 0..20 {
+        // A client of its own has no connection yet.
+        rates.client().get("http://accounts.mesh/").await.unwrap();
+    }
+    let control = stopped.start(false).await;
+    eventually("the endpoint registers again", || async { control.served("accounts") == 1 }).await;
+    assert!(control.state.registrations.load(Ordering::Relaxed) >= 2);
+    let _second = Served::start(&control, "accounts", hello()).await;
+    known(&rates, "accounts", 2).await;
+}
+
+#[tokio::test]
+async fn what_was_last_known_is_used_where_the_watch_does_not_answer() {
+    let control = ControlPlane::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let _accounts = Served::start(&control, "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    let before = Mesh::join(control.config("rates").state_dir(directory.path())).await.unwrap();
+    before.get("http://accounts.mesh/").await.unwrap();
+    drop(before);
+    control.state.deaf.store(true, Ordering::Relaxed);
+    let after = Mesh::join(control.config("rates").state_dir(directory.path())).await.unwrap();
+    after.get("http://accounts.mesh/").await.unwrap();
+    let accounts = ServiceName::new("accounts").unwrap();
+    assert_eq!(after.endpoints(&accounts).borrow().source, Source::Saved);
+    control.state.deaf.store(false, Ordering::Relaxed);
+    after
+        .endpoints(&accounts)
+        .wait_for(|snapshot| snapshot.source == Source::Control)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn identities_rotate_under_load_without_a_failed_request() {
+    let control = ControlPlane::start().await;
+    control.state.life.store(2, Ordering::Relaxed);
+    let _accounts = Served::start(&control, "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    let client = control.join("rates").await;
+    // No retries: what rotation breaks must show.
+    let caller = client.client_with(ClientOptions::default().without_retries());
+    let running = Arc::new(AtomicBool::new(true));
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let (caller, running) = (caller.clone(), Arc::clone(&running));
+            tokio::spawn(async move {
+                while running.load(Ordering::Relaxed) {
+                    let answer = caller.get("http://accounts.mesh/").await.unwrap();
+                    assert_eq!(answer.into_body().text().await.unwrap(), "hello");
+                }
+            })
+        })
+        .collect();
+    eventually("both renewed thrice", || async {
+        control.state.renewals.load(Ordering::Relaxed) >= 6
+    })
+    .await;
+    running.store(false, Ordering::Relaxed);
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_leaves_the_mesh() {
+    let control = ControlPlane::start().await;
+    let mesh = control.join("accounts").await;
+    let listening = mesh.bind("accounts").await.unwrap();
+    let serving = tokio::spawn(listening.serve(hello(), std::future::pending()));
+    served(&control, "accounts", 1).await;
+    mesh.leave();
+    serving.await.unwrap().unwrap();
+    assert_eq!(control.served("accounts"), 0);
+    let rates = control.join("rates").await;
+    known(&rates, "accounts", 0).await;
+    let mut endpoints = rates.endpoints(&ServiceName::new("accounts").unwrap());
+    drop(rates);
+    // The watch ends with the member; nothing keeps it alive.
+    let ended = async { while endpoints.changed().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_outlives_its_member_says_so() {
+    let control = ControlPlane::start().await;
+    let client = control.join("rates").await.client();
+    assert_eq!(
+        client.get("http://accounts.mesh/").await.unwrap_err().failure(),
+        Failure::Left
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_its_own_service_once_and_in_its_own_mesh() {
+    let control = ControlPlane::start().await;
+    let address = control.address.to_string();
+    let join = |token, service: Option<&str>| {
+        let config = Config::new([address.as_str()], Credential::Token(token)).unwrap();
+        Mesh::join(match service {
+            Some(service) => config.service(ServiceName::new(service).unwrap()),
+            None => config,
+        })
+    };
+    let token = control.token("accounts");
+    let accounts = join(token.clone(), Some("accounts")).await.unwrap();
+    assert!(matches!(join(token, None).await, Err(JoinError::Refused(_))));
+    assert!(matches!(
+        join(control.token("accounts"), Some("rates")).await,
+        Err(JoinError::OtherService { .. })
+    ));
+    assert!(matches!(
+        accounts.bind("rates").await.map(drop),
+        Err(ServeError::OtherService { .. })
+    ));
+    let other = ControlPlane::start().await;
+    let error = join(other.token("accounts"), None).await.unwrap_err();
+    assert!(matches!(error, JoinError::Identity { .. }), "{error}");
+    assert!(error.to_string().contains("the token of another mesh"), "{error}");
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_not_there_is_named() {
+    let control = ControlPlane::start().await;
+    let config = control.config("accounts").join_timeout(Duration::from_millis(200));
+    let address = control.stop().await.address();
+    let error = Mesh::join(config).await.unwrap_err();
+    assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
+    assert!(
+        error.to_string().contains(&address.to_string()) && error.to_string().contains("mesh-runtime serve"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_second_address_serves_where_the_first_is_dead() {
+    let control = ControlPlane::start().await;
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let addresses = [dead, control.address.to_string()];
+    let config = Config::new(
+        addresses.iter().map(String::as_str),
+        Credential::Token(control.token("accounts")),
+    )
+    .unwrap();
+    assert_eq!(Mesh::join(config).await.unwrap().id().path(), "/service/accounts");
+}
+
+#[tokio::test]
+async fn an_operators_credential_makes_a_member_whatever_it_serves_as() {
+    let control = ControlPlane::start().await;
+    let _rates = Served::start(&control, "rates", hello()).await;
+    served(&control, "rates", 1).await;
+    let operator = || {
+        Config::new(
+            [control.address.to_string().as_str()],
+            Credential::Operator(control.token("operator")),
+        )
+        .unwrap()
+    };
+    let mesh = Mesh::join(operator()).await.unwrap();
+    mesh.get("http://rates.mesh/").await.unwrap();
+    let _accounts = Served::start_as(mesh.clone(), "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    assert_eq!(mesh.id(), control.state.authority.id("accounts"));
+    mesh.get("http://rates.mesh/").await.unwrap();
+    let named = Mesh::join(operator().service(ServiceName::new("statements").unwrap()))
+        .await
+        .unwrap();
+    assert!(
+        matches!(named.bind("accounts").await.map(drop), Err(ServeError::OtherService { .. })),
+        "a name that was given is kept"
+    );
+}
