@@ -1,0 +1,291 @@
+//! The `mesh-runtime` program: what it is told, and which part does it.
+
+mod operate;
+mod output;
+mod policy;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use identity::{ServiceName, TrustDomain};
+use tracing_subscriber::EnvFilter;
+
+pub(crate) use serve::Stop;
+
+use crate::authority::MAX_TOKEN_TTL;
+use crate::config::{StoreChoice, parse_duration};
+use crate::run;
+
+/// The control plane of a mesh, and the wrapper that brings any program into it
+#[derive(Parser)]
+#[command(name = "mesh-runtime", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Example:
+  mesh-runtime serve &
+  mesh-runtime run --service rates --port 9101 -- python3 -m http.server 9101
+  mesh-runtime endpoints";
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(ServeArguments),
+    Run(RunArguments),
+    /// Make join tokens
+    #[command(subcommand, after_help = "Example:\n  mesh-runtime token create accounts --ttl 5m")]
+    Token(TokenCommand),
+    /// List the services and how many endpoints each has
+    #[command(after_help = "Example:\n  mesh-runtime services --json")]
+    Services(ListArguments),
+    /// List the registered endpoints
+    #[command(after_help = "Example:\n  mesh-runtime endpoints accounts")]
+    Endpoints {
+        /// Only those of this service
+        service: Option<ServiceName>,
+        #[command(flatten)]
+        list: ListArguments,
+    },
+    /// List the issued identities that are valid
+    #[command(after_help = "Example:\n  mesh-runtime identities --control 127.0.0.1:7700")]
+    Identities(ListArguments),
+    /// Put a document in force: who may talk to whom
+    #[command(
+        after_help = "What does not compile changes nothing. Members hear of it at once.\n\nExample:\n  mesh-runtime apply mesh.toml"
+    )]
+    Apply {
+        /// The document, in TOML
+        file: PathBuf,
+        /// Only find its mistakes
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Show what is in force, and ask it questions
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mesh-runtime policy check statements accounts GET /accounts/42"
+    )]
+    Policy(PolicyCommand),
+    /// Becomes the command that follows, tied to the life of the wrapper that starts it.
+    #[command(hide = true, name = run::TIED)]
+    Tied {
+        parent: u32,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Serve the control plane: registry, certificate authority and admin endpoint
+#[derive(Args)]
+#[command(after_help = "Example:\n  mesh-runtime serve --trust-domain bank.example --data-dir /var/lib/heddle/mesh")]
+struct ServeArguments {
+    /// Settings in TOML (listen, admin, data_dir, trust_domain, store, svid_ttl, lease_ttl, lease_grace, drain); flags win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where members reach it; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where /live, /ready, /metrics and /config are; port 0 takes a free one [default: 127.0.0.1:7701]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Where the store is [default: ${XDG_DATA_HOME:-~/.local/share}/heddle/mesh]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Whose identities are issued; fixed for a data directory [default: mesh.local]
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<TrustDomain>,
+    /// What keeps the state: embedded (a file in the data directory), or etcd://HOST:PORT[,…] [default: embedded]
+    #[arg(long, value_name = "STORE")]
+    store: Option<StoreChoice>,
+}
+
+/// Start a program as a service of the mesh
+#[derive(Args)]
+#[command(after_help = "The program gets PORT, MESH_EGRESS and http_proxy in its environment, so that
+http://statements.mesh/ works from any HTTP client. Its callers are named in
+x-forwarded-client-cert. When it ends, its status is the status of this command.
+
+Example:
+  mesh-runtime run --service rates --port 9101 -- python3 rates.py")]
+struct RunArguments {
+    /// The service that the program serves
+    #[arg(long, value_name = "NAME")]
+    service: ServiceName,
+    /// The port on 127.0.0.1 where the program listens (plain HTTP/1.1)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    #[command(flatten)]
+    control: ControlArguments,
+    /// The join token; without one, the operator's credential of this machine is used where it is readable
+    #[arg(long, env = "MESH_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token that lets one member join as a service, once
+    #[command(after_help = "Example:\n  MESH_TOKEN=$(mesh-runtime token create accounts) accounts-server")]
+    Create {
+        /// The service that the member will be
+        service: ServiceName,
+        /// How long the token is good for, up to 24h
+        #[arg(long, value_parser = token_ttl, default_value = "10m", value_name = "DURATION")]
+        ttl: Duration,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Print the document that is in force
+    #[command(after_help = "Example:\n  mesh-runtime policy show")]
+    Show(ListArguments),
+    /// Tell the verdict on a request, and the rule that gives it
+    #[command(
+        after_help = "Exit codes: 0 it would be served, 1 it would be refused (or nobody could be asked).
+
+Example:
+  mesh-runtime policy check statements accounts GET /accounts/42"
+    )]
+    Check {
+        /// Who asks: a service, or a SPIFFE ID
+        from: String,
+        /// The service that is asked
+        to: ServiceName,
+        /// The method; CONNECT for a program that speaks no HTTP
+        method: String,
+        /// The path
+        #[arg(default_value = "/")]
+        path: String,
+        /// The port that the service is served on
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        #[command(flatten)]
+        list: ListArguments,
+    },
+}
+
+fn token_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text)?;
+    let possible = Duration::from_secs(1)..=MAX_TOKEN_TTL;
+    if possible.contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err("a token is good for 1s to 24h".to_owned())
+    }
+}
+
+#[derive(Args)]
+struct ListArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: ControlArguments,
+}
+
+#[derive(Args)]
+struct ControlArguments {
+    /// The control plane
+    #[arg(long, env = "MESH_CONTROL", value_name = "ADDR", default_value = mesh_api::DEFAULT_CONTROL)]
+    control: String,
+}
+
+/// Runs the program with the arguments of this process. Errors go to stderr.
+///
+/// Exit codes: 0 it did what it was asked, 1 it failed, 2 it was asked wrongly; `run` ends with the status of its command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Tied { parent, command } = arguments.command {
+        return run::become_command(parent, &command);
+    }
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::anyhow!("cannot start threads: {error}")),
+    };
+    // Everything that starts a command runs here, on the main thread, which lives as long as the process: see `run`.
+    let result = runtime.block_on(dispatch(arguments.command));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arguments) => return serve::serve(arguments).await,
+        Command::Run(RunArguments {
+            service,
+            port,
+            control,
+            token,
+            command,
+        }) => {
+            return run::run(run::Settings {
+                service,
+                port,
+                control: control.control,
+                token,
+                command,
+            })
+            .await;
+        }
+        Command::Token(TokenCommand::Create { service, ttl, control }) => {
+            operate::create_token(&control.control, &service, ttl).await?;
+        }
+        Command::Services(list) => operate::services(&list.control.control, list.json).await?,
+        Command::Endpoints { service, list } => {
+            operate::endpoints(&list.control.control, service.as_ref(), list.json).await?;
+        }
+        Command::Apply { file, dry_run, control } => return policy::apply(&control.control, &file, dry_run).await,
+        Command::Policy(PolicyCommand::Show(list)) => return policy::show(&list.control.control, list.json).await,
+        Command::Policy(PolicyCommand::Check {
+            from,
+            to,
+            method,
+            path,
+            port,
+            list,
+        }) => {
+            let question = policy::Question {
+                from,
+                to,
+                method,
+                path,
+                port,
+            };
+            return policy::check(&list.control.control, question, list.json).await;
+        }
+        Command::Identities(list) => operate::identities(&list.control.control, list.json).await?,
+        Command::Tied { .. } => unreachable!("handled before there are threads"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,274 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+use crate::registry::endpoint::Protocol;
+use crate::registry::{News, Update};
+use crate::store::{Answer, Batch, Change, Store, Table};
+
+const LIMITS: Limits = Limits {
+    lease: Duration::from_secs(15),
+    grace: Duration::from_secs(60),
+    history: 64,
+    endpoints: 10_000,
+};
+
+/// A store in memory that can be told to refuse.
+#[derive(Default)]
+struct InMemory {
+    tables: Mutex<std::collections::BTreeMap<(Table, String), Vec<u8>>>,
+    broken: AtomicBool,
+    commits: AtomicUsize,
+}
+
+impl Store for InMemory {
+    fn read(&self, table: Table, key: &str) -> Answer<'_, Option<Vec<u8>>> {
+        let value = self.tables.lock().unwrap().get(&(table, key.to_owned())).cloned();
+        Box::pin(async move { Ok(value) })
+    }
+
+    fn scan(&self, table: Table) -> Answer<'_, Vec<(String, Vec<u8>)>> {
+        let tables = self.tables.lock().unwrap();
+        let of_table = tables.iter().filter(|((of, _), _)| *of == table);
+        let records = of_table.map(|((_, key), value)| (key.clone(), value.clone())).collect();
+        Box::pin(async move { Ok(records) })
+    }
+
+    fn commit(&self, batch: Batch) -> Answer<'_, Outcome> {
+        Box::pin(async move {
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(StoreError::Write("the disk is full".into()));
+            }
+            self.commits.fetch_add(1, Ordering::Relaxed);
+            let mut tables = self.tables.lock().unwrap();
+            for change in batch.changes {
+                match change {
+                    Change::Put { table, key, value } => drop(tables.insert((table, key), value)),
+                    Change::Delete { table, key } => drop(tables.remove(&(table, key))),
+                }
+            }
+            Ok(Outcome::Committed)
+        })
+    }
+}
+
+async fn start(store: &Arc<InMemory>) -> Registrar {
+    Registrar::start(Records::new(Arc::clone(store) as Arc<dyn Store>), LIMITS, Metrics::new())
+        .await
+        .unwrap()
+}
+
+fn accounts() -> ServiceName {
+    ServiceName::new("accounts").unwrap()
+}
+
+fn endpoint(service: &str, id: &str) -> Endpoint {
+    Endpoint {
+        id: id.to_owned(),
+        service: service.to_owned(),
+        address: "127.0.0.1:9000".to_owned(),
+        protocol: Protocol::Http2,
+        version: String::new(),
+        zone: String::new(),
+        weight: 1,
+    }
+}
+
+async fn register(registrar: &Registrar, service: &str, id: &str) {
+    registrar
+        .register(ServiceName::new(service).unwrap(), endpoint(service, id))
+        .await
+        .unwrap();
+}
+
+fn ids(news: &News) -> Vec<String> {
+    match news {
+        News::Snapshot { services, .. } => services
+            .iter()
+            .flat_map(|(_, endpoints)| endpoints.iter().map(|endpoint| endpoint.id.clone()))
+            .collect(),
+        News::Changes { updates, .. } => updates
+            .iter()
+            .map(|update| match update {
+                Update::Add(endpoint) => format!("+{}", endpoint.id),
+                Update::Remove { id, .. } => format!("-{id}"),
+            })
+            .collect(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_sees_what_is_there_and_what_comes() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    let mut watcher = registrar.watch(vec!["accounts".to_owned()], 0);
+    assert!(matches!(watcher.next().await, News::Snapshot { revision: 1, .. }));
+    register(&registrar, "rates", "r").await;
+    register(&registrar, "accounts", "b").await;
+    let news = watcher.next().await;
+    assert_eq!(ids(&news), ["+b"], "only what it asked for");
+    assert!(matches!(news, News::Changes { revision: 3, .. }));
+    registrar.deregister(accounts(), "a".to_owned()).await.unwrap();
+    assert_eq!(ids(&watcher.next().await), ["-a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_news_come_at_once_even_where_there_is_nothing() {
+    let registrar = start(&Arc::default()).await;
+    assert_eq!(
+        registrar.watch(vec![], 0).next().await,
+        News::Snapshot {
+            revision: 0,
+            services: vec![]
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_without_heartbeats_is_told_to_watchers() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    let mut watcher = registrar.watch(vec![], 0);
+    watcher.next().await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(ids(&watcher.next().await), ["-a"]);
+    let waited = before.elapsed().as_secs_f64();
+    assert!((15.0..15.1).contains(&waited), "{waited}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_resumes_over_a_restart() {
+    let store = Arc::default();
+    let registrar = start(&store).await;
+    register(&registrar, "accounts", "a").await;
+    drop(registrar);
+    let registrar = start(&store).await;
+    let mut watcher = registrar.watch(vec![], 1);
+    assert_eq!(
+        watcher.next().await,
+        News::Changes {
+            revision: 1,
+            updates: vec![]
+        }
+    );
+    register(&registrar, "accounts", "b").await;
+    assert_eq!(ids(&watcher.next().await), ["+b"]);
+    let mut late = registrar.watch(vec![], 1);
+    assert_eq!(ids(&late.next().await), ["+b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_was_never_given_is_answered_by_a_snapshot() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    assert!(matches!(
+        registrar.watch(vec![], 7).next().await,
+        News::Snapshot { revision: 1, .. }
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_fell_behind_is_told_everything_anew() {
+    let registrar = start(&Arc::default()).await;
+    let mut watcher = registrar.watch(vec![], 0);
+    watcher.next().await;
+    for n in 0..BACKLOG * 2 {
+        register(&registrar, "accounts", &format!("e{n:03}")).await;
+    }
+    let News::Snapshot { revision, services } = watcher.next().await else {
+        panic!("it was told changes")
+    };
+    assert_eq!((revision, services[0].1.len()), (BACKLOG as u64 * 2, BACKLOG * 2));
+    register(&registrar, "accounts", "last").await;
+    assert_eq!(ids(&watcher.next().await), ["+last"], "nothing twice");
+}
+
+#[tokio::test]
+async fn a_thousand_watchers_see_every_change_in_order() {
+    let registrar = start(&Arc::default()).await;
+    let watchers: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut watcher = registrar.watch(vec![], 0);
+            tokio::spawn(async move {
+                let mut seen = std::collections::BTreeSet::new();
+                while seen.len() < 50 {
+                    match watcher.next().await {
+                        News::Snapshot { services, .. } => {
+                            seen = services
+                                .into_iter()
+                                .flat_map(|(_, all)| all)
+                                .map(|one| one.id.clone())
+                                .collect();
+                        }
+                        News::Changes { updates, .. } => {
+                            for update in updates {
+                                let Update::Add(endpoint) = update else {
+                                    panic!("nothing was removed")
+                                };
+                                assert!(seen.insert(endpoint.id.clone()), "told twice: {}", endpoint.id);
+                            }
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for n in 0..50 {
+        register(&registrar, "accounts", &format!("e{n}")).await;
+    }
+    for watcher in watchers {
+        watcher.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_stored_is_neither_acknowledged_nor_told() {
+    let store = Arc::<InMemory>::default();
+    let registrar = start(&store).await;
+    register(&registrar, "accounts", "a").await;
+    let mut watcher = registrar.watch(vec![], 0);
+    watcher.next().await;
+    store.broken.store(true, Ordering::Relaxed);
+    let refused = registrar.register(accounts(), endpoint("accounts", "b")).await;
+    assert!(matches!(refused, Err(RegistrarError::NotStored)));
+    store.broken.store(false, Ordering::Relaxed);
+    assert_eq!(ids(&watcher.next().await), ["a"], "the picture is that of the store");
+    assert_eq!(registrar.list(None).await.unwrap().len(), 1);
+    register(&registrar, "accounts", "b").await;
+    assert_eq!(ids(&watcher.next().await), ["+b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_do_not_end_while_the_control_plane_stands_still() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    let mut watcher = registrar.watch(vec![], 0);
+    watcher.next().await;
+    // The clock jumps, as it seems to for a process that was stopped.
+    tokio::time::advance(Duration::from_secs(120)).await;
+    registrar
+        .heartbeat(accounts(), "a".to_owned())
+        .await
+        .expect("it is still known");
+    let before = tokio::time::Instant::now();
+    assert_eq!(ids(&watcher.next().await), ["-a"], "without further heartbeats it goes");
+    assert!(before.elapsed() >= Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn members_that_register_at_once_share_a_commit() {
+    let store = Arc::<InMemory>::default();
+    let registrar = start(&store).await;
+    let all: Vec<_> = (0..2000)
+        .map(|n| {
+            let registrar = registrar.clone();
+            tokio::spawn(async move { register(&registrar, "accounts", &format!("e{n}")).await })
+        })
+        .collect();
+    for one in all {
+        one.await.unwrap();
+    }
+    assert_eq!(registrar.list(None).await.unwrap().len(), 2000);
+    let commits = store.commits.load(Ordering::Relaxed);
+    assert!(commits <= 2000 / GROUP * 2 + 2, "{commits} commits");
+}

@@ -1,0 +1,114 @@
+//! One watcher: what it has been told, and what it is told next.
+//!
+//! A watcher holds a place in the shared log of changes and nothing else, so a thousand of them cost a thousand places.
+//! One that reads too slowly falls out of the log and is told everything anew.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use super::registrar::Published;
+use super::{Changes, Endpoint, Update};
+use crate::metrics::Counted;
+
+/// Follows the endpoints of some services.
+pub(crate) struct Watcher {
+    published: Arc<Published>,
+    changes: broadcast::Receiver<Arc<Changes>>,
+    /// Empty: all.
+    services: Vec<String>,
+    /// The revision that has been told.
+    told: u64,
+    first: bool,
+    _counted: Counted,
+}
+
+/// What a watcher is told at once.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Everything, in place of what was told before.
+    Snapshot {
+        revision: u64,
+        services: Vec<(String, Vec<Arc<Endpoint>>)>,
+    },
+    /// What changed since.
+    Changes { revision: u64, updates: Vec<Update> },
+}
+
+impl Watcher {
+    pub(super) fn new(published: Arc<Published>, services: Vec<String>, resume: u64, counted: Counted) -> Self {
+        // Subscribed before anything is looked at, so that nothing falls in between.
+        let changes = published.changes.subscribe();
+        Self {
+            published,
+            changes,
+            services,
+            told: resume,
+            first: true,
+            _counted: counted,
+        }
+    }
+
+    /// The next news. The first come at once.
+    pub(crate) async fn next(&mut self) -> News {
+        if std::mem::take(&mut self.first) {
+            return self.catch_up();
+        }
+        loop {
+            match self.changes.recv().await {
+                // A revision that is part of what was told already, for the picture is swapped before it is sent.
+                Ok(changes) if changes.revision <= self.told && !changes.updates.is_empty() => {}
+                Ok(changes) if changes.updates.is_empty() => return self.snapshot(),
+                Ok(changes) => {
+                    self.told = changes.revision;
+                    let updates: Vec<_> = self.wanted(&changes).cloned().collect();
+                    if !updates.is_empty() {
+                        return News::Changes {
+                            revision: self.told,
+                            updates,
+                        };
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => return self.catch_up(),
+                // The sender is in what this watcher holds.
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// From what was told to the picture: by what changed since where that is known, else by all of it.
+    fn catch_up(&mut self) -> News {
+        let view = self.published.view.load_full();
+        // 0 says that nothing is known, which is not the same as knowing the registry at its beginning.
+        let known = if self.told == 0 { None } else { view.since(self.told) };
+        let Some(known) = known else { return self.snapshot() };
+        let updates: Vec<_> = known.flat_map(|changes| self.wanted(changes)).cloned().collect();
+        self.told = view.revision();
+        News::Changes {
+            revision: self.told,
+            updates,
+        }
+    }
+
+    fn snapshot(&mut self) -> News {
+        let view = self.published.view.load_full();
+        self.told = view.revision();
+        let services = view
+            .services()
+            .filter(|(name, _)| self.wants(name))
+            .map(|(name, endpoints)| (name.to_owned(), endpoints.values().cloned().collect()))
+            .collect();
+        News::Snapshot {
+            revision: self.told,
+            services,
+        }
+    }
+
+    fn wanted<'a>(&'a self, changes: &'a Changes) -> impl Iterator<Item = &'a Update> {
+        changes.updates.iter().filter(|update| self.wants(update.service()))
+    }
+
+    fn wants(&self, service: &str) -> bool {
+        self.services.is_empty() || self.services.iter().any(|wanted| wanted == service)
+    }
+}

@@ -1,0 +1,137 @@
+//! `heddle.mesh.v1.Registry`: who serves what, where.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
+use identity::ServiceName;
+use mesh_api::v1;
+use mesh_api::v1::registry_server::Registry;
+use mesh_api::v1::update::Kind;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::Shared;
+use super::peer::member;
+use crate::registry::{Endpoint, Lease, News, Update, Watcher};
+
+/// How many services one watch may name.
+const MAX_SERVICES: usize = 1024;
+
+pub(super) struct RegistryService {
+    shared: Arc<Shared>,
+}
+
+impl RegistryService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+#[tonic::async_trait]
+impl Registry for RegistryService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::Lease>, Status> {
+        let speaker = member(&request)?;
+        let endpoint = request
+            .into_inner()
+            .endpoint
+            .ok_or_else(|| Status::invalid_argument("there is no endpoint"))?;
+        let endpoint = Endpoint::try_from(endpoint).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let id = endpoint.id.clone();
+        let lease = self.shared.registrar.register(speaker, endpoint).await?;
+        Ok(Response::new(lease_of(id, lease)))
+    }
+
+    async fn heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Result<Response<v1::Lease>, Status> {
+        let speaker = member(&request)?;
+        let id = request.into_inner().endpoint_id;
+        let lease = self.shared.registrar.heartbeat(speaker, id.clone()).await?;
+        Ok(Response::new(lease_of(id, lease)))
+    }
+
+    async fn deregister(&self, request: Request<v1::DeregisterRequest>) -> Result<Response<v1::DeregisterResponse>, Status> {
+        let speaker = member(&request)?;
+        self.shared
+            .registrar
+            .deregister(speaker, request.into_inner().endpoint_id)
+            .await?;
+        Ok(Response::new(v1::DeregisterResponse {}))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        member(&request)?;
+        let v1::WatchRequest { services, resume } = request.into_inner();
+        if services.len() > MAX_SERVICES {
+            return Err(Status::invalid_argument(format!(
+                "a watch names at most {MAX_SERVICES} services, or none for all"
+            )));
+        }
+        for service in &services {
+            ServiceName::new(service).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        }
+        let watch = Watch {
+            watcher: self.shared.registrar.watch(services, resume),
+            drain: self.shared.drain.clone(),
+        };
+        Ok(Response::new(Box::pin(stream::unfold(Some(watch), next))))
+    }
+}
+
+struct Watch {
+    watcher: Watcher,
+    drain: CancellationToken,
+}
+
+/// Asked only when the connection can take more, so that what a slow reader costs is its place in the log.
+async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Status>, Option<Watch>)> {
+    let mut watch = watch?;
+    tokio::select! {
+        news = watch.watcher.next() => Some((Ok(response_of(news)), Some(watch))),
+        () = watch.drain.cancelled() => Some((Err(Status::unavailable("the control plane is stopping")), None)),
+    }
+}
+
+fn lease_of(endpoint_id: String, lease: Lease) -> v1::Lease {
+    v1::Lease {
+        endpoint_id,
+        ttl_ms: u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn response_of(news: News) -> v1::WatchResponse {
+    match news {
+        News::Snapshot { revision, services } => v1::WatchResponse {
+            revision,
+            snapshot: true,
+            updates: services
+                .into_iter()
+                .map(|(service, endpoints)| reset_of(service, &endpoints))
+                .collect(),
+        },
+        News::Changes { revision, updates } => v1::WatchResponse {
+            revision,
+            snapshot: false,
+            updates: updates.into_iter().map(update_of).collect(),
+        },
+    }
+}
+
+fn reset_of(service: String, endpoints: &[Arc<Endpoint>]) -> v1::Update {
+    let endpoints = endpoints.iter().map(|endpoint| v1::Endpoint::from(&**endpoint)).collect();
+    v1::Update {
+        kind: Some(Kind::Reset(v1::Reset { service, endpoints })),
+    }
+}
+
+fn update_of(update: Update) -> v1::Update {
+    let kind = match update {
+        Update::Add(endpoint) => Kind::Add(v1::Endpoint::from(&*endpoint)),
+        Update::Remove { service, id } => Kind::Remove(v1::Remove {
+            service,
+            endpoint_id: id,
+        }),
+    };
+    v1::Update { kind: Some(kind) }
+}

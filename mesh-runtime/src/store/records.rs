@@ -1,0 +1,216 @@
+//! The records themselves: what each table holds, written as JSON so that a person can read a store's dump and a later
+//! version can add a field.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Outcome, Store, StoreError, Table};
+use crate::registry::Endpoint;
+
+const TRUST_DOMAIN: &str = "trust-domain";
+const AUTHORITY: &str = "authority";
+const REVISION: &str = "revision";
+const POLICY: &str = "policy";
+
+/// The authority's keys and certificates.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AuthorityRecord {
+    pub(crate) root: SignerRecord,
+    pub(crate) intermediate: SignerRecord,
+}
+
+/// A key that signs certificates, and the certificate that says so.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignerRecord {
+    /// PKCS #8, DER.
+    #[serde(with = "as_base64")]
+    pub(crate) key: Vec<u8>,
+    /// X.509, DER.
+    #[serde(with = "as_base64")]
+    pub(crate) certificate: Vec<u8>,
+}
+
+/// A join token. Its key is the beginning of the hash, by which it is found; its secret is kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokenRecord {
+    /// The SHA-256 of the secret.
+    #[serde(with = "as_base64")]
+    pub(crate) hash: Vec<u8>,
+    pub(crate) service: String,
+    /// Seconds since 1970-01-01T00:00:00Z, like the others.
+    pub(crate) created_at: u64,
+    pub(crate) expires_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) used: Option<UseRecord>,
+}
+
+/// How a join token was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UseRecord {
+    pub(crate) at: u64,
+    /// The SHA-256 of the public key that it let in.
+    #[serde(with = "as_base64")]
+    pub(crate) key: Vec<u8>,
+}
+
+/// A registered endpoint. Its lease is not kept: whoever was registered gets a new one when the control plane starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RegistrationRecord {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) registered_at: u64,
+}
+
+/// An SVID that was issued. Its key is the serial number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdentityRecord {
+    pub(crate) spiffe_id: String,
+    pub(crate) not_before: u64,
+    pub(crate) not_after: u64,
+}
+
+/// A policy document as it was applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PolicyRecord {
+    pub(crate) revision: u64,
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// A store, seen as the records that it holds.
+#[derive(Clone)]
+pub(crate) struct Records {
+    store: Arc<dyn Store>,
+}
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    pub(crate) async fn trust_domain(&self) -> Result<Option<String>, StoreError> {
+        self.read(Table::Facts, TRUST_DOMAIN).await
+    }
+
+    pub(crate) async fn authority(&self) -> Result<Option<AuthorityRecord>, StoreError> {
+        self.read(Table::Facts, AUTHORITY).await
+    }
+
+    pub(crate) async fn revision(&self) -> Result<u64, StoreError> {
+        Ok(self.read(Table::Facts, REVISION).await?.unwrap_or(0))
+    }
+
+    /// The policy document, and the bytes that it was read from: what a batch that replaces it is conditional on.
+    pub(crate) async fn policy(&self) -> Result<Option<(PolicyRecord, Vec<u8>)>, StoreError> {
+        let Some(value) = self.store.read(Table::Facts, POLICY).await? else {
+            return Ok(None);
+        };
+        Ok(Some((decode(Table::Facts, POLICY, &value)?, value)))
+    }
+
+    /// A token, and the bytes that it was read from: what a batch that uses it is conditional on.
+    pub(crate) async fn token(&self, id: &str) -> Result<Option<(TokenRecord, Vec<u8>)>, StoreError> {
+        let Some(value) = self.store.read(Table::Tokens, id).await? else {
+            return Ok(None);
+        };
+        Ok(Some((decode(Table::Tokens, id, &value)?, value)))
+    }
+
+    pub(crate) async fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, StoreError> {
+        self.scan(Table::Tokens).await
+    }
+
+    pub(crate) async fn registrations(&self) -> Result<Vec<(String, RegistrationRecord)>, StoreError> {
+        self.scan(Table::Registrations).await
+    }
+
+    pub(crate) async fn identities(&self) -> Result<Vec<(String, IdentityRecord)>, StoreError> {
+        self.scan(Table::Identities).await
+    }
+
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
+        self.store.commit(batch).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, StoreError> {
+        self.store
+            .read(table, key)
+            .await?
+            .map(|value| decode(table, key, &value))
+            .transpose()
+    }
+
+    async fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, StoreError> {
+        let records = self.store.scan(table).await?;
+        records
+            .into_iter()
+            .map(|(key, value)| decode(table, &key, &value).map(|record| (key, record)))
+            .collect()
+    }
+}
+
+/// What the records add to a batch.
+impl Batch {
+    pub(crate) fn found(&mut self, trust_domain: &str, authority: &AuthorityRecord) -> &mut Self {
+        self.only_if(Table::Facts, TRUST_DOMAIN, None);
+        self.put(Table::Facts, TRUST_DOMAIN, encode(&trust_domain))
+            .put_authority(authority)
+    }
+
+    pub(crate) fn put_authority(&mut self, authority: &AuthorityRecord) -> &mut Self {
+        self.put(Table::Facts, AUTHORITY, encode(authority))
+    }
+
+    pub(crate) fn put_revision(&mut self, revision: u64) -> &mut Self {
+        self.put(Table::Facts, REVISION, encode(&revision))
+    }
+
+    /// Replaces the policy document where it is still the one that was read.
+    pub(crate) fn put_policy(&mut self, policy: &PolicyRecord, before: Option<Vec<u8>>) -> &mut Self {
+        self.only_if(Table::Facts, POLICY, before)
+            .put(Table::Facts, POLICY, encode(policy))
+    }
+
+    pub(crate) fn put_token(&mut self, id: &str, token: &TokenRecord) -> &mut Self {
+        self.put(Table::Tokens, id, encode(token))
+    }
+
+    pub(crate) fn put_registration(&mut self, registration: &RegistrationRecord) -> &mut Self {
+        self.put(Table::Registrations, registration.endpoint.id.clone(), encode(registration))
+    }
+
+    pub(crate) fn delete_registration(&mut self, id: &str) -> &mut Self {
+        self.delete(Table::Registrations, id)
+    }
+
+    pub(crate) fn put_identity(&mut self, serial: &str, identity: &IdentityRecord) -> &mut Self {
+        self.put(Table::Identities, serial, encode(identity))
+    }
+}
+
+fn encode(record: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records have only text keys and no value that fails to serialise")
+}
+
+fn decode<T: DeserializeOwned>(table: Table, key: &str, value: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|error| StoreError::Record {
+        table: table.name(),
+        key: key.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+mod as_base64 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
