@@ -1,0 +1,96 @@
+//! Timers that are armed seldom: a deadline that moves on with every request need not move its timer.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+/// A timer. It is armed anew only where something is due before it would fire, and when it has fired too early.
+#[derive(Debug)]
+pub(crate) struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    pub(crate) fn new(first: Duration) -> Self {
+        Self(Box::pin(tokio::time::sleep(first)))
+    }
+
+    /// Ready when `due` has come, which may be another moment with each call.
+    pub(crate) fn poll_due(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let due = tokio::time::Instant::from_std(due);
+        if self.0.deadline() > due {
+            self.0.as_mut().reset(due);
+        }
+        loop {
+            ready!(self.0.as_mut().poll(cx));
+            if tokio::time::Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            self.0.as_mut().reset(due);
+        }
+    }
+}
+
+/// A core's alarms between two uses. They stay armed, so that one that is used again for a later deadline costs nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms(RefCell<Vec<Alarm>>);
+
+impl Alarms {
+    /// What the future gives, unless `deadline` comes first.
+    pub(crate) async fn until<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
+        let kept = self.0.borrow_mut().pop();
+        let alarm = kept.unwrap_or_else(|| Alarm::new(deadline.saturating_duration_since(Instant::now())));
+        let mut taken = Taken {
+            alarms: self,
+            alarm: Some(alarm),
+        };
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            match &mut taken.alarm {
+                Some(alarm) => alarm.poll_due(deadline, cx).map(|()| None),
+                None => Poll::Ready(None),
+            }
+        })
+        .await
+    }
+}
+
+/// An alarm that goes back when it is dropped.
+struct Taken<'a> {
+    alarms: &'a Alarms,
+    alarm: Option<Alarm>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.alarms.0.borrow_mut().extend(self.alarm.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_that_was_armed_for_another_deadline_keeps_each_all_the_same() {
+        let alarms = Alarms::default();
+        let began = Instant::now();
+        let never = || std::future::pending::<()>();
+        let after = |millis| began + Duration::from_millis(millis);
+        assert_eq!(alarms.until(after(10), std::future::ready(1)).await, Some(1));
+        assert_eq!(alarms.until(after(30), never()).await, None);
+        assert!(Instant::now() >= after(30), "not when it was armed for first");
+        assert_eq!(alarms.until(after(60_000), std::future::ready(2)).await, Some(2));
+        assert_eq!(alarms.until(after(60), never()).await, None);
+        assert!(
+            Instant::now() >= after(60) && Instant::now() < after(50_000),
+            "not a minute later"
+        );
+        assert_eq!(alarms.0.borrow().len(), 1);
+    }
+}

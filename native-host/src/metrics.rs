@@ -1,0 +1,340 @@
+//! What is counted: per core while it happens, merged when somebody asks.
+//!
+//! Names follow OpenTelemetry's semantic conventions for HTTP, in Prometheus' spelling. Each core has its own maps behind its
+//! own mutex, which is taken for the nanoseconds of one update and contended only by a scrape.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::engine::Fault;
+use crate::listener::tls::Handshake;
+
+/// The upper bounds of the duration buckets, in seconds: the ones that OpenTelemetry advises for HTTP, and four below them,
+/// because most answers here take less than their smallest.
+const BOUNDS: [f64; 18] = [
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+/// Everything that is counted, over all cores.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    cores: Vec<Arc<Core>>,
+    /// What happened to guests.
+    pub(crate) guests: Arc<Guests>,
+}
+
+/// What one core counts.
+#[derive(Debug, Default)]
+pub(crate) struct Core {
+    requests: Mutex<HashMap<RequestKey, Histogram>>,
+    attempts: Mutex<HashMap<AttemptKey, Histogram>>,
+    handshakes: Mutex<BTreeMap<Handshake, u64>>,
+    /// Client connections that are open.
+    pub(crate) connections: AtomicI64,
+    /// Requests that are in flight.
+    pub(crate) active: AtomicI64,
+    /// Connections made to upstreams.
+    pub(crate) connects: AtomicU64,
+    /// Bytes of answers' bodies.
+    pub(crate) bytes: AtomicU64,
+}
+
+/// The labels of a request. Methods that nobody registered count as `_OTHER`, so that clients cannot make up labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RequestKey {
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) method: &'static str,
+    pub(crate) status: u16,
+    pub(crate) reason: Option<&'static str>,
+}
+
+/// The labels of an attempt: `outcome` is its status code or how it failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct AttemptKey {
+    pub(crate) upstream: Arc<str>,
+    pub(crate) outcome: Outcome,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    /// With an answer.
+    Status(u16),
+    /// Without.
+    Failed(&'static str),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Histogram {
+    buckets: [u64; BOUNDS.len() + 1],
+    sum: f64,
+}
+
+impl Histogram {
+    fn observe(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        self.buckets[BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
+        self.sum += seconds;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (own, other) in self.buckets.iter_mut().zip(other.buckets) {
+            *own += other;
+        }
+        self.sum += other.sum;
+    }
+}
+
+/// What happened to guest instances.
+#[derive(Debug, Default)]
+pub(crate) struct Guests {
+    replaced: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Guests {
+    /// An instance was replaced because of this.
+    pub(crate) fn replaced(&self, fault: Fault) {
+        *lock(&self.replaced).entry(fault.label()).or_default() += 1;
+    }
+}
+
+impl Core {
+    /// A request was answered.
+    pub(crate) fn answered(&self, key: RequestKey, duration: Duration) {
+        lock(&self.requests).entry(key).or_default().observe(duration);
+    }
+
+    /// A TLS handshake ended.
+    pub(crate) fn shook_hands(&self, handshake: Handshake) {
+        *lock(&self.handshakes).entry(handshake).or_default() += 1;
+    }
+
+    /// An attempt ended.
+    pub(crate) fn attempted(&self, key: AttemptKey, duration: Duration) {
+        lock(&self.attempts).entry(key).or_default().observe(duration);
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new(cores: usize) -> Self {
+        Self {
+            cores: (0..cores).map(|_| Arc::default()).collect(),
+            guests: Arc::default(),
+        }
+    }
+
+    /// The counters of one core.
+    pub(crate) fn core(&self, index: usize) -> Arc<Core> {
+        Arc::clone(&self.cores[index])
+    }
+
+    /// Requests in flight, over all cores.
+    pub(crate) fn active(&self) -> i64 {
+        self.cores.iter().map(|core| core.active.load(Relaxed)).sum()
+    }
+
+    /// The text that Prometheus scrapes, with what others add to it.
+    pub(crate) fn render(&self, others: impl FnOnce(&mut Page)) -> String {
+        let mut page = Page::default();
+        page.family(
+            "http_server_request_duration_seconds",
+            "histogram",
+            "How long requests took, from head to the last byte.",
+        );
+        for (key, histogram) in merged(self.cores.iter().map(|core| &core.requests)) {
+            let mut labels = format!(
+                "http_request_method=\"{}\",http_response_status_code=\"{}\"",
+                key.method, key.status
+            );
+            label(&mut labels, "http_route", key.route.as_deref().unwrap_or_default());
+            label(&mut labels, "heddle_reason", key.reason.unwrap_or_default());
+            page.histogram("http_server_request_duration_seconds", &labels, &histogram);
+        }
+        page.family(
+            "http_client_request_duration_seconds",
+            "histogram",
+            "How long attempts at upstreams took, to the answer's head.",
+        );
+        for (key, histogram) in merged(self.cores.iter().map(|core| &core.attempts)) {
+            let mut labels = String::new();
+            label(&mut labels, "heddle_upstream", &key.upstream);
+            match key.outcome {
+                Outcome::Status(status) => label(&mut labels, "http_response_status_code", &status.to_string()),
+                Outcome::Failed(failure) => label(&mut labels, "error_type", failure),
+            }
+            page.histogram("http_client_request_duration_seconds", &labels, &histogram);
+        }
+        let sum = |of: fn(&Core) -> i64| self.cores.iter().map(|core| of(core)).sum::<i64>();
+        for (name, kind, help, value) in [
+            ("http_server_active_requests", "gauge", "Requests in flight.", self.active()),
+            (
+                "http_server_open_connections",
+                "gauge",
+                "Client connections that are open.",
+                sum(|core| core.connections.load(Relaxed)),
+            ),
+            (
+                "http_server_response_body_size_bytes_total",
+                "counter",
+                "Bytes of answers' bodies.",
+                sum(|core| core.bytes.load(Relaxed).cast_signed()),
+            ),
+            (
+                "http_client_connections_opened_total",
+                "counter",
+                "Connections made to upstreams.",
+                sum(|core| core.connects.load(Relaxed).cast_signed()),
+            ),
+        ] {
+            page.family(name, kind, help);
+            page.value(name, "", value);
+        }
+        self.render_tls(&mut page);
+        page.family(
+            "heddle_guest_replacements_total",
+            "counter",
+            "Guest instances that failed and were replaced.",
+        );
+        for (cause, count) in &*lock(&self.guests.replaced) {
+            page.value("heddle_guest_replacements_total", &format!("cause=\"{cause}\""), count);
+        }
+        others(&mut page);
+        page.0
+    }
+}
+
+impl Metrics {
+    fn render_tls(&self, page: &mut Page) {
+        let mut handshakes: BTreeMap<Handshake, u64> = BTreeMap::new();
+        for core in &self.cores {
+            for (handshake, count) in &*lock(&core.handshakes) {
+                *handshakes.entry(*handshake).or_default() += count;
+            }
+        }
+        let name = "heddle_tls_handshakes_total";
+        page.family(name, "counter", "TLS handshakes with clients, by how they ended.");
+        for (handshake, count) in handshakes {
+            page.value(name, &format!("result=\"{}\"", handshake.label()), count);
+        }
+    }
+}
+
+fn merged<'a, K: Clone + Ord + 'a>(cores: impl Iterator<Item = &'a Mutex<HashMap<K, Histogram>>>) -> BTreeMap<K, Histogram> {
+    let mut all: BTreeMap<K, Histogram> = BTreeMap::new();
+    for core in cores {
+        for (key, histogram) in &*lock(core) {
+            all.entry(key.clone()).or_default().merge(histogram);
+        }
+    }
+    all
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One label.
+pub(crate) fn labelled(name: &str, value: &str) -> String {
+    let mut labels = String::new();
+    label(&mut labels, name, value);
+    labels
+}
+
+/// Adds a label, unless it is empty.
+fn label(labels: &mut String, name: &str, value: &str) {
+    if value.is_empty() {
+        return;
+    }
+    let comma = if labels.is_empty() { "" } else { "," };
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let _infallible = write!(labels, "{comma}{name}=\"{value}\"");
+}
+
+/// A page in Prometheus' text format.
+#[derive(Default)]
+pub(crate) struct Page(String);
+
+impl Page {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _infallible = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    pub(crate) fn value(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _infallible = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
+        let mut count = 0;
+        for (index, bucket) in histogram.buckets.iter().enumerate() {
+            count += bucket;
+            let bound = BOUNDS.get(index).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            self.value(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), count);
+        }
+        self.value(&format!("{name}_sum"), labels, histogram.sum);
+        self.value(&format!("{name}_count"), labels, count);
+    }
+}
+
+/// The method as a label.
+pub(crate) fn method(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "CONNECT" => "CONNECT",
+        "TRACE" => "TRACE",
+        "QUERY" => "QUERY",
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_sums_over_the_cores() {
+        let metrics = Metrics::new(2);
+        let key = RequestKey {
+            route: Some("a\"b".into()),
+            method: "GET",
+            status: 200,
+            reason: None,
+        };
+        metrics.core(0).answered(key.clone(), Duration::from_millis(4));
+        metrics.core(1).answered(key, Duration::from_secs(60));
+        let page = metrics.render(|_| {});
+        let labels = r#"http_request_method="GET",http_response_status_code="200",http_route="a\"b""#;
+        assert!(
+            page.contains(&format!("http_server_request_duration_seconds_count{{{labels}}} 2")),
+            "{page}"
+        );
+        assert!(
+            page.contains(&format!(
+                "http_server_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 1"
+            )),
+            "{page}"
+        );
+        assert!(
+            page.contains(&format!(
+                "http_server_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 2"
+            )),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn a_method_that_a_client_made_up_is_no_label() {
+        assert_eq!(method(&http::Method::from_bytes(b"XYZZY").unwrap()), "_OTHER");
+    }
+}

@@ -1,0 +1,237 @@
+//! The config changes while requests are served: the next one is compiled aside, and swapped whole on every core or not at all.
+//!
+//! A request in flight ends with what it began with. What belongs to an upstream and not to a config comes along: connections,
+//! breakers, the health of endpoints. What cannot change under a listener's feet is said and waits for a restart.
+
+mod watch;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway::{Gateway, Settings};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{Decider, Source};
+use crate::listener::tls;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::upstream::Shared;
+use watch::Watch;
+
+/// What a core is given to serve with from here on.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) decider: Decider,
+    /// Dropped once the core serves with it.
+    pub(crate) live: oneshot::Sender<()>,
+}
+
+/// Tells the cores of changes.
+#[derive(Debug)]
+pub(crate) struct Reloader {
+    config: PathBuf,
+    /// The files that the config was read from, wherever they are.
+    files: BTreeSet<PathBuf>,
+    /// What the process started with, and keeps of it until it ends.
+    started: Settings,
+    snapshots: Arc<Snapshots>,
+    source: Source,
+    shared: Arc<Shared>,
+    tls: Option<tls::Current>,
+    cores: Vec<mpsc::UnboundedSender<Next>>,
+}
+
+/// What came of looking at the config again.
+enum Outcome {
+    /// It is the one that serves.
+    Unchanged,
+    /// It serves on every core.
+    Applied { routes: usize },
+    /// It cannot serve; the one before goes on.
+    Refused(String),
+}
+
+impl Reloader {
+    /// Tells `cores` of changes to what `snapshots` holds, which was read from `config` and `files`.
+    pub(crate) fn new(
+        config: PathBuf,
+        files: BTreeSet<PathBuf>,
+        snapshots: Arc<Snapshots>,
+        source: Source,
+        shared: Arc<Shared>,
+        tls: Option<tls::Current>,
+        cores: Vec<mpsc::UnboundedSender<Next>>,
+    ) -> Self {
+        let started = snapshots.current().gateway().settings().clone();
+        Self {
+            config,
+            files,
+            started,
+            snapshots,
+            source,
+            shared,
+            tls,
+            cores,
+        }
+    }
+
+    /// Looks at the config whenever it is asked to and whenever one of its files changes, until nobody can ask any more.
+    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+        let mut watch = Watch::new()
+            .inspect_err(|error| tracing::warn!(%error, "changes of the config are not noticed: send SIGHUP instead"))
+            .ok();
+        // Something may have changed between reading the files and watching them.
+        let mut again = self.look_at(&mut watch);
+        loop {
+            let on_request = if again {
+                false
+            } else {
+                tokio::select! {
+                    asked = asked.recv() => match asked {
+                        Some(()) => true,
+                        None => return,
+                    },
+                    changed = changed(&mut watch) => {
+                        if let Err(error) = changed {
+                            tracing::warn!(%error, "changes of the config are no longer noticed: send SIGHUP instead");
+                            watch = None;
+                        }
+                        false
+                    }
+                }
+            };
+            let attempt = tokio::task::spawn_blocking(move || {
+                self.attempt(on_request);
+                self
+            });
+            self = match attempt.await {
+                Ok(reloader) => reloader,
+                Err(error) => {
+                    tracing::error!(%error, "reloading the config failed, changes take a restart");
+                    return;
+                }
+            };
+            again = self.look_at(&mut watch);
+        }
+    }
+
+    fn look_at(&self, watch: &mut Option<Watch>) -> bool {
+        let files = self.files.iter().map(PathBuf::as_path);
+        watch.as_mut().is_some_and(|watch| watch.look_at(files))
+    }
+
+    fn attempt(&mut self, on_request: bool) {
+        let began = Instant::now();
+        let outcome = self.apply();
+        let config = self.config.display();
+        match outcome {
+            Outcome::Unchanged => {
+                self.snapshots.unchanged();
+                if on_request {
+                    tracing::info!(%config, "the config is unchanged");
+                }
+            }
+            Outcome::Applied { routes } => {
+                let took = began.elapsed();
+                let waiting = self.waiting();
+                tracing::info!(%config, routes, ?took, "the changed config serves");
+                if !waiting.is_empty() {
+                    tracing::warn!(%config, "a change of {} takes a restart", waiting.join(", "));
+                }
+                self.snapshots.applied(took, waiting);
+            }
+            Outcome::Refused(why) => {
+                let first = why.lines().next().unwrap_or_default();
+                tracing::error!(%config, "the changed config is refused, the one before it goes on serving: {first}");
+                self.snapshots.refused(why);
+            }
+        }
+    }
+
+    fn apply(&mut self) -> Outcome {
+        let mut files = BTreeSet::new();
+        let loaded = Snapshot::load_noting(&self.config, &mut files);
+        let snapshot = match loaded {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(error) => {
+                // What the config names could not be told to the end, so what was watched before stays so.
+                self.files.extend(files);
+                return Outcome::Refused(error.to_string());
+            }
+        };
+        self.files = files;
+        if snapshot.same(&self.snapshots.current()) {
+            return Outcome::Unchanged;
+        }
+        let deciders = match self.source.deciders(&snapshot, self.cores.len()) {
+            Ok(deciders) => deciders,
+            Err(error) => return Outcome::Refused(format!("{error:#}")),
+        };
+        if let Some(warnings) = snapshot.warnings() {
+            tracing::warn!("{warnings}");
+        }
+        self.swap(&snapshot, deciders);
+        Outcome::Applied {
+            routes: snapshot.gateway().routes().len(),
+        }
+    }
+
+    /// Hands every core its share and waits until it serves with it.
+    fn swap(&mut self, snapshot: &Arc<Snapshot>, deciders: Vec<Decider>) {
+        self.shared = Arc::new(self.shared.succeed(snapshot.gateway()));
+        let mut alive = Vec::with_capacity(self.cores.len());
+        for (core, decider) in self.cores.iter().zip(deciders) {
+            let (live, is_live) = oneshot::channel();
+            let next = Next {
+                gateway: Arc::clone(snapshot.gateway()),
+                shared: Arc::clone(&self.shared),
+                decider,
+                live,
+            };
+            if core.send(next).is_ok() {
+                alive.push(is_live);
+            }
+        }
+        for is_live in alive {
+            // The sender is dropped and nothing sent; a core that is gone drops it as well.
+            let _live = is_live.blocking_recv();
+        }
+        if let (Some(tls), Some(certificates)) = (&self.tls, snapshot.certificates())
+            && !self.snapshots.current().shows(certificates)
+        {
+            tls.store(Arc::clone(certificates.config()));
+        }
+        self.snapshots.swap(Arc::clone(snapshot));
+    }
+
+    /// The keys that the config on disk has otherwise than the process started with, and that a running process keeps.
+    fn waiting(&self) -> Vec<&'static str> {
+        let snapshot = self.snapshots.current();
+        let (started, settings) = (&self.started, snapshot.gateway().settings());
+        [
+            ("`listen`", started.listen != settings.listen),
+            ("`admin`", started.admin != settings.admin),
+            ("`name`", started.name != settings.name),
+            (
+                "`tls` from off to on or back",
+                started.tls.is_empty() != settings.tls.is_empty(),
+            ),
+            ("`max_header`", started.max_header != settings.max_header),
+            ("`drain`", started.drain != settings.drain),
+            ("[mesh]", started.mesh != settings.mesh),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+async fn changed(watch: &mut Option<Watch>) -> std::io::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,128 @@
+//! An upstream's answer on its way through. At its end its connection goes back to the pool; broken off, the connection is
+//! closed, because what is left of the answer would be in the way of the next.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use mesh_client::client::ResponseBody;
+use routing::policy::Permit;
+
+use super::by_codec::Call;
+use super::by_hyper::Lease;
+use super::shared::Choice;
+use crate::body::Error;
+
+/// An upstream's body.
+pub(crate) struct UpstreamBody {
+    source: Source,
+    /// The counts of requests in flight, which this is one of until it ends.
+    permit: Option<Held>,
+}
+
+/// What an upstream counts as under way.
+#[expect(dead_code, reason = "held for what dropping it does")]
+enum Held {
+    Endpoint(Choice),
+    Mesh(Permit),
+}
+
+/// Where an upstream's bytes come from.
+pub(super) enum Source {
+    /// A connection of our own codec.
+    Call(Box<Call>),
+    /// A connection of hyper's.
+    Hyper(Incoming, Option<Lease>),
+    /// The mesh.
+    Mesh(ResponseBody),
+}
+
+impl UpstreamBody {
+    pub(super) fn pooled(source: Source, choice: Choice) -> Self {
+        Self::new(source, Held::Endpoint(choice))
+    }
+
+    pub(super) fn mesh(body: ResponseBody, permit: Permit) -> Self {
+        Self::new(Source::Mesh(body), Held::Mesh(permit))
+    }
+
+    fn new(source: Source, permit: Held) -> Self {
+        let mut body = Self {
+            source,
+            permit: Some(permit),
+        };
+        if body.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    /// Goes on sending what is left of the request.
+    pub(crate) fn go_on_sending(&mut self, cx: &mut Context<'_>) {
+        if let Source::Call(call) = &mut self.source {
+            call.go_on_sending(cx);
+        }
+    }
+
+    /// Takes a head back whose buffers can be used again.
+    pub(crate) fn reuse(&mut self, head: Box<http1::ResponseHead>) {
+        if let Source::Call(call) = &mut self.source {
+            call.reuse(head);
+        }
+    }
+
+    /// Gives back what the body held.
+    fn end(&mut self) {
+        self.permit = None;
+        if let Source::Hyper(_, lease) = &mut self.source
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl http_body::Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Call(call) => ready!(call.poll_body(cx)),
+            Source::Hyper(body, _) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
+            Source::Mesh(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
+        };
+        if frame.is_none() || this.is_end_stream() {
+            this.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Call(call) => call.is_over(),
+            Source::Hyper(body, _) => body.is_end_stream(),
+            Source::Mesh(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Call(call) => call.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Hyper(body, _) => body.size_hint(),
+            Source::Mesh(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamBody")
+            .field("size", &self.size_hint())
+            .finish_non_exhaustive()
+    }
+}

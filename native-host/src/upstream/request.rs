@@ -1,0 +1,120 @@
+//! The request that an attempt sends: what the client sent, as the step says to change it.
+
+use bytes::Bytes;
+use gateway::exchange::{self, Attempt, Inherit};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use http_body::Body as _;
+use http1::{Asked, Forward, Framing};
+
+use super::by_codec::Sending;
+use crate::body::AttemptBody;
+use crate::inbound::{Head, Inbound};
+use crate::reply::{codec_edit, lines};
+
+/// Writes its head for a connection of our own codec; `authority` is the endpoint's own. None where the step asks for what is no
+/// request.
+pub(super) fn write(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValue, out: &mut Vec<u8>) -> Option<Sending> {
+    let (Head::Raw(head), Inherit::Request, None) = (&inbound.head, attempt.inherit, &attempt.method) else {
+        return write_parsed(build(attempt, inbound, authority)?, out);
+    };
+    let body = body(attempt, inbound);
+    let forward = Forward {
+        target: attempt.target.as_ref().map(String::as_bytes),
+        host: Some(host(attempt, authority).as_bytes()),
+        body: match &body {
+            AttemptBody::Empty if inbound.body.expected() => Some(framing(head.method(), &body)),
+            AttemptBody::Whole(_) => Some(framing(head.method(), &body)),
+            _ => None,
+        },
+        upgrade: None,
+    };
+    // `Expect` ends here: this server says `100 Continue` itself, as soon as it reads the body.
+    let edits: Vec<_> = std::iter::once(http1::Edit::Remove(b"expect"))
+        .chain(attempt.edits.iter().filter_map(codec_edit))
+        .collect();
+    let encoder = head.encode(&forward, edits.iter().copied(), out).ok()?;
+    Some(Sending {
+        encoder,
+        body,
+        asked: head.asked(),
+    })
+}
+
+fn write_parsed(request: Request<AttemptBody>, out: &mut Vec<u8>) -> Option<Sending> {
+    let (head, body) = request.into_parts();
+    let method = head.method.as_str();
+    let target = head.uri.path_and_query()?.as_str().as_bytes();
+    let host = head.headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let framing = match head.headers.contains_key(header::CONTENT_LENGTH) && body.is_end_stream() {
+        true => Framing::Length(0),
+        false => framing(method, &body),
+    };
+    let fields = lines(&head.headers);
+    let encoder = http1::encode_request(method.as_bytes(), target, host, framing, fields, out).ok()?;
+    Some(Sending {
+        encoder,
+        body,
+        asked: if method == "HEAD" { Asked::Head } else { Asked::Plain },
+    })
+}
+
+/// Where a body ends that is not framed as the client framed it.
+fn framing(method: &str, body: &AttemptBody) -> Framing {
+    match body.size_hint().exact() {
+        // A server may wait for a body that POST and its like usually have (RFC 9110 §8.6).
+        Some(0) if !matches!(method, "POST" | "PUT" | "PATCH") => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    }
+}
+
+/// Builds it for hyper and for the mesh. None where the step's target is no target.
+pub(super) fn build(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValue) -> Option<Request<AttemptBody>> {
+    let target = match &attempt.target {
+        Some(target) => PathAndQuery::from_maybe_shared(Bytes::from(target.clone())).ok()?,
+        None => inbound.head.target().parse().ok()?,
+    };
+    let method = match &attempt.method {
+        Some(method) => method.clone(),
+        None => Method::from_bytes(inbound.head.method().as_bytes()).ok()?,
+    };
+    let mut fields = match attempt.inherit {
+        Inherit::Request => inherited(inbound.head.to_map()),
+        Inherit::Nothing => HeaderMap::new(),
+    };
+    let body = body(attempt, inbound);
+    if attempt.body == exchange::AttemptBody::Empty {
+        fields.remove(header::CONTENT_LENGTH);
+        if let Framing::Length(length) = framing(method.as_str(), &body) {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    gateway::apply(&attempt.edits, &mut fields);
+    fields.insert(header::HOST, host(attempt, authority).clone());
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from(target);
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = fields;
+    Some(request)
+}
+
+fn body(attempt: &Attempt, inbound: &Inbound) -> AttemptBody {
+    match attempt.body {
+        exchange::AttemptBody::Request => inbound.body.reader(),
+        exchange::AttemptBody::Empty => AttemptBody::Empty,
+    }
+}
+
+/// The `Host` that is sent: what the step names, else the endpoint's own authority.
+fn host<'a>(attempt: &'a Attempt, authority: &'a HeaderValue) -> &'a HeaderValue {
+    attempt.host.as_ref().unwrap_or(authority)
+}
+
+/// The client's fields that go on. `Expect` ends here: this server says `100 Continue` itself, as soon as it reads the body.
+fn inherited(mut fields: HeaderMap) -> HeaderMap {
+    gateway::strip_hop_by_hop(&mut fields);
+    fields.remove(header::EXPECT);
+    fields
+}

@@ -1,0 +1,77 @@
+//! The real component, where it was built: `HEDDLE_COMPONENT` names it, as `cargo xtask test` does.
+
+use std::path::{Path, PathBuf};
+
+use native_host::EngineKind;
+
+use crate::support::{Upstream, everything_to, gateway_with, ok};
+
+fn built() -> Option<PathBuf> {
+    let component = std::env::var_os("HEDDLE_COMPONENT").map(PathBuf::from);
+    if component.is_none() {
+        eprintln!("not tried: `cargo xtask test` builds the component and names it in HEDDLE_COMPONENT");
+    }
+    component
+}
+
+/// The same component under a name of its policy export that no host looks for: one that only answers whole requests.
+fn without_policy(component: &Path, folder: &Path) -> PathBuf {
+    let mut bytes = std::fs::read(component).unwrap();
+    let name = b"heddle:gateway/policy";
+    let places: Vec<usize> = (0..bytes.len() - name.len())
+        .filter(|at| &bytes[*at..*at + name.len()] == name)
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + name.len()].copy_from_slice(b"heddle:gateway/pelicy");
+    }
+    let file = folder.join("handler.wasm");
+    std::fs::write(&file, bytes).unwrap();
+    file
+}
+
+#[test]
+fn the_component_decides_and_the_host_carries() {
+    let Some(component) = built() else { return };
+    let upstream = Upstream::answering(|request| ok(request.line.as_str()));
+    let gateway = gateway_with(&everything_to(upstream.address), EngineKind::Wasm, |options| {
+        options.component = Some(component)
+    });
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/a?b=c").text(), "GET /a?b=c HTTP/1.1");
+    }
+    assert_eq!(upstream.made(), 1);
+    let metrics = gateway.admin("/metrics");
+    assert!(metrics.text().contains("http_route=\"all\"} 10"), "{}", metrics.text());
+}
+
+#[test]
+fn a_component_without_the_policy_export_answers_whole_requests() {
+    let Some(component) = built() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let handler = without_policy(&component, folder.path());
+    let upstream = Upstream::answering(|request| {
+        assert_eq!(request.body(), b"sent");
+        assert_eq!(
+            request.header("x-forwarded-for"),
+            Some("127.0.0.1"),
+            "whatever the client says: {request:?}"
+        );
+        ok(request.line.as_str())
+    });
+    let gateway = gateway_with(&everything_to(upstream.address), EngineKind::Wasm, |options| {
+        options.component = Some(handler)
+    });
+    for _ in 0..200 {
+        let answer =
+            gateway.ask("POST /a?b=c HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\nspin-client-addr: 6.6.6.6:6\r\n\r\nsent");
+        assert_eq!((answer.status, answer.text()), (200, "POST /a?b=c HTTP/1.1"));
+    }
+    assert_eq!(upstream.made(), 1, "the component's requests share a connection");
+    let metrics = gateway.admin("/metrics");
+    assert!(
+        metrics.text().contains("http_server_request_duration_seconds_count"),
+        "{}",
+        metrics.text()
+    );
+}
