@@ -1,0 +1,181 @@
+//! Changing configs while requests are served: none may fail, and few may notice.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+
+use super::proxy::{BANK, PATH};
+use crate::contestants::Contestant;
+use crate::contestants::native_host::{Engine, serve};
+use crate::http::get;
+use crate::lab::Lab;
+use crate::load::Load;
+use crate::load::wrk::Wrk;
+use crate::report::{Goal, Report, Table};
+use crate::statistics::{Bound, Spread};
+use crate::upstream::Upstream;
+
+const CONNECTIONS: u32 = 32;
+
+/// Swaps of one round: 1,000 in five.
+const SWAPS: usize = 200;
+
+/// How long one swap may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is asked whether it is in force. Each time costs the measured core some microseconds.
+const EVERY: Duration = Duration::from_millis(1);
+
+/// What one round gave.
+struct Round {
+    quiet: Load,
+    swapping: Load,
+    /// Milliseconds until each was in force.
+    swaps: Vec<f64>,
+}
+
+pub(super) fn run(lab: &Lab) -> Result<Report> {
+    let upstream = Upstream::start(lab)?;
+    let bank = BANK.replace("UPSTREAM", &upstream.address.to_string());
+    let file = lab.write("reload.toml", &bank)?;
+    let mut host = serve(lab, "Heddle while it reloads", Engine::Native, &lab.component, &file)?.ready(PATH, "")?;
+    let admin = host.line_after("admin listening on http://")?.parse()?;
+    let wrk = Wrk {
+        connections: CONNECTIONS,
+        url: format!("http://{}{PATH}", host.address),
+        seconds: lab.seconds,
+        script: None,
+    };
+    Wrk {
+        seconds: 1,
+        ..wrk.clone()
+    }
+    .run(lab)?;
+    let mut rounds = Vec::new();
+    for number in 0..lab.rounds {
+        let quiet = wrk.run(lab)?;
+        let over = AtomicBool::new(false);
+        let (swapping, swaps) = std::thread::scope(|scope| {
+            let swaps = scope.spawn(|| swap(&host, admin, &file, &bank, &over));
+            let load = wrk.run(lab);
+            over.store(true, Ordering::Relaxed);
+            let swaps = swaps.join().unwrap_or_else(|_| bail!("the thread that swaps panicked"));
+            Ok::<_, anyhow::Error>((load?, swaps.with_context(|| host.log())?))
+        })?;
+        eprintln!(
+            "    round {}: p99 {:.0} µs quiet, {:.0} µs with {} swaps",
+            number + 1,
+            quiet.p99,
+            swapping.p99,
+            swaps.len()
+        );
+        rounds.push(Round { quiet, swapping, swaps });
+    }
+    Ok(report(&rounds))
+}
+
+fn report(rounds: &[Round]) -> Report {
+    let mut report = Report::new(
+        "reload",
+        "The native engine with a bank's 20 routes, 32 connections, an answer of 1 KiB; every other run the config file is replaced 200\n\
+         times and the process told by SIGHUP. The time of a swap is from writing the file until the config is in force on every core.",
+    );
+    let spread = |number: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(number).collect());
+    let columns = [("requests/s", 0), ("p50 µs", 0), ("p99 µs", 0), ("swaps", 0), ("swap, ms", 1)];
+    let mut table = Table::new("32 connections", &columns);
+    let load = |of: fn(&Round) -> &Load| {
+        vec![
+            spread(&|round| of(round).per_second),
+            spread(&|round| of(round).p50),
+            spread(&|round| of(round).p99),
+        ]
+    };
+    table.row("quiet", load(|round| &round.quiet));
+    let mut swapping = load(|round| &round.swapping);
+    swapping.push(spread(&|round| crate::rounds::count(round.swaps.len() as u64)));
+    let swaps = rounds.iter().flat_map(|round| round.swaps.iter().copied()).collect();
+    swapping.push(Spread::of(swaps));
+    table.row("while it swaps", swapping);
+    report.tables.push(table);
+
+    let failed = spread(&|round| if round.swapping.errors.is_some() { 1.0 } else { 0.0 });
+    report
+        .goals
+        .push(Goal::new("runs in which a request failed: 0", Bound::AtMost(0.0), 0, failed));
+    let p99 = spread(&|round| round.swapping.p99 / round.quiet.p99);
+    report
+        .goals
+        .push(Goal::new("p99 ≤ 1.5 × the quiet run's", Bound::AtMost(1.5), 2, p99));
+    for round in rounds {
+        for (load, when) in [(&round.quiet, "quiet"), (&round.swapping, "while it swaps")] {
+            report
+                .problems
+                .extend(load.errors.as_ref().map(|errors| format!("{when}: {errors}")));
+        }
+        if round.swaps.len() < SWAPS {
+            report
+                .problems
+                .push(format!("only {} of {SWAPS} swaps fit into a run", round.swaps.len()));
+        }
+    }
+    report
+}
+
+/// Replaces the config again and again; the milliseconds until each was in force.
+fn swap(host: &Contestant, admin: std::net::SocketAddr, file: &Path, bank: &str, over: &AtomicBool) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    let mut applied = applied(admin)?;
+    while times.len() < SWAPS && !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let next = file.with_extension("next");
+        let version = format!("version-{applied}");
+        fs::write(
+            &next,
+            bank.replace("x-gateway = \"bank\"", &format!("x-gateway = \"{version}\"")),
+        )?;
+        fs::rename(&next, file)?;
+        host.processes.iter().for_each(|process| process.signal(Signal::HUP));
+        let before = applied;
+        while applied == before {
+            if begun.elapsed() > PATIENCE {
+                bail!("a changed config was not in force within {PATIENCE:?}");
+            }
+            std::thread::sleep(EVERY);
+            applied = self::applied(admin)?;
+        }
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}
+
+/// How many changed configs came into force.
+fn applied(admin: std::net::SocketAddr) -> Result<u64> {
+    let page = get(admin, "/metrics", "")?;
+    count(&String::from_utf8_lossy(&page)).context("the metrics do not count reloads")
+}
+
+fn count(page: &str) -> Option<u64> {
+    let line = page.lines().find(|line| line.contains("result=\"applied\""))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn applied_configs_are_counted_by_the_metrics() {
+        let page = "# TYPE x counter\nx{result=\"applied\"} 12\nx{result=\"refused\"} 1\n";
+        assert_eq!(count(page), Some(12));
+        assert_eq!(count(""), None);
+    }
+
+    #[test]
+    fn the_config_has_what_is_replaced() {
+        assert!(BANK.contains("x-gateway = \"bank\""));
+    }
+}
