@@ -26,6 +26,7 @@
 //! |---|---|
 //! | [`client`] | URL → service → snapshot → balancer → pooled HTTP/2 connection, with retries within a budget |
 //! | [`server`] | accept → mutual TLS → [`PeerIdentity`] → any tower service |
+//! | [`opaque`] | connections of a protocol that is not HTTP, by service name |
 //! | [`discovery`] | who serves what, where, kept while the control plane is away |
 //! | [`tls`] | X.509-SVIDs, their verification and their rotation; the control plane uses it too |
 //! | [`policy`] | who may talk to whom, compiled and judged |
@@ -44,6 +45,7 @@ pub mod drain;
 mod join;
 mod mesh;
 mod metrics;
+pub mod opaque;
 pub mod policy;
 mod register;
 mod renewal;

@@ -23,10 +23,11 @@ use crate::discovery::{Directory, Snapshot};
 use crate::drain;
 use crate::join::{self, JoinError, Upkeep};
 use crate::metrics::Metrics;
+use crate::opaque::{self, Arrival, Dialers};
 use crate::policy::{Follower, Known};
 use crate::register::Registration;
 use crate::server::{Guard, Limits, Server};
-use crate::tls::{Credentials, Rotation, ServerTls};
+use crate::tls::{Credentials, Protocol, Rotation, ServerTls};
 
 /// How long watchers are given to hear that an endpoint is gone before it stops to accept.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -44,6 +45,7 @@ struct Member {
     credentials: Credentials,
     rotation: Arc<Rotation>,
     directory: Arc<Directory>,
+    dialers: Dialers,
     policies: Known,
     metrics: Arc<Metrics>,
     /// Dropped with the last handle, which every task of the member sees.
@@ -81,6 +83,7 @@ impl Mesh {
             }
         });
         let default = Client::new(Arc::clone(&directory), credentials.clone(), ClientOptions::default());
+        let dialers = Dialers::new(Arc::clone(&directory), credentials.clone());
         let naming = tokio::sync::Mutex::default();
         let member = Arc::new(Member {
             config,
@@ -88,6 +91,7 @@ impl Mesh {
             credentials,
             rotation,
             directory,
+            dialers,
             policies,
             metrics: Arc::new(Metrics::new()),
             leave,
@@ -126,6 +130,15 @@ impl Mesh {
     /// [`client::Error`].
     pub async fn get(&self, url: &str) -> Result<Response<ResponseBody>, client::Error> {
         self.default.get(url).await
+    }
+
+    /// Opens a connection to a service that speaks a protocol of its own, as in `mesh.connect("database")`.
+    ///
+    /// # Errors
+    /// [`client::Error`]; nothing was sent then.
+    pub async fn connect(&self, service: &str) -> Result<opaque::Stream, client::Error> {
+        let name = ServiceName::new(service).map_err(|error| client::Error::because(client::Failure::Url, service, error))?;
+        self.member.dialers.connect(&name).await
     }
 
     /// The endpoints of a service as they are known from here on. The service is watched for as long as the receiver lives.
@@ -267,6 +280,32 @@ impl Listening {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        self.while_registered(Protocol::Http2, until, |server, stopping| server.serve(service, stopping))
+            .await
+    }
+
+    /// The same for a service that speaks a protocol of its own: each connection that the policy admits is given to `service`, which
+    /// [accepts](Arrival::accept) or [refuses](Arrival::refuse) it. Who may connect is asked by identity and port.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub async fn serve_opaque<H, F>(self, service: H, until: impl Future<Output = ()>) -> Result<(), ServeError>
+    where
+        H: Fn(Arrival) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.while_registered(Protocol::Tcp, until, |server, stopping| {
+            server.serve_opaque(service, stopping)
+        })
+        .await
+    }
+
+    async fn while_registered<F: Future<Output = ()>>(
+        self,
+        protocol: Protocol,
+        until: impl Future<Output = ()>,
+        serve: impl FnOnce(Server, drain::Watch) -> F,
+    ) -> Result<(), ServeError> {
         let mut left = self.member.leave.watch();
         let mut until = pin!(until);
         let guard = tokio::select! {
@@ -277,10 +316,10 @@ impl Listening {
         let known = self.member.policies.clone();
         let registration = Registration {
             control: Arc::clone(&self.member.control),
-            endpoint: self.endpoint(),
+            endpoint: self.endpoint(protocol),
         };
         let (stop, stopping) = drain::channel();
-        let mut serving = pin!(self.server.guarded(guard.clone()).serve(service, stopping));
+        let mut serving = pin!(serve(self.server.guarded(guard.clone()), stopping));
         tracing::info!(service = %self.name, address = %self.address, "serving");
         let ended = tokio::select! {
             () = serving.as_mut() => Ok(()),
@@ -323,7 +362,7 @@ impl Listening {
         }
     }
 
-    fn endpoint(&self) -> v1::Endpoint {
+    fn endpoint(&self, protocol: Protocol) -> v1::Endpoint {
         let config = &self.member.config;
         v1::Endpoint {
             // Unique without asking anybody.
@@ -333,7 +372,7 @@ impl Listening {
                 .advertise
                 .clone()
                 .unwrap_or_else(|| reachable(self.address, self.member.control.addresses())),
-            protocol: "h2".to_owned(),
+            protocol: protocol.name().to_owned(),
             version: config.version.clone(),
             zone: config.zone.clone(),
             weight: 1,

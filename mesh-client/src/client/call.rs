@@ -53,7 +53,7 @@ impl Shared {
         let mut tried: Option<Target> = None;
         for made in 1.. {
             let Some(picked) = upstream.choose(tried.as_ref(), self.now()).await else {
-                return Err(Error::new(self.why_nowhere(), upstream.service.as_str()));
+                return Err(self.nowhere(upstream));
             };
             let failed = match self.attempt(picked, request).await {
                 Ok(response) => return Ok(response),
@@ -90,11 +90,15 @@ impl Shared {
         unreachable!("a retry policy allows a finite number of attempts")
     }
 
-    fn why_nowhere(&self) -> Failure {
+    fn nowhere(&self, upstream: &Upstream) -> Error {
+        let service = upstream.service.as_str();
         if self.directory.has_left() {
-            Failure::Left
+            Error::new(Failure::Left, service)
+        } else if upstream.is_opaque() {
+            let why = "it is served as opaque TCP: connect to it, or map a local port to it";
+            Error::because(Failure::Mismatch, service, why)
         } else {
-            Failure::NoEndpoint
+            Error::new(Failure::NoEndpoint, service)
         }
     }
 
@@ -156,6 +160,10 @@ fn spare(request: &Request<Body>) -> Option<Request<Body>> {
     parts.method = request.method().clone();
     parts.uri = request.uri().clone();
     parts.headers = request.headers().clone();
+    // Without it an extended CONNECT (RFC 8441) would be another request.
+    if let Some(protocol) = request.extensions().get::<hyper::ext::Protocol>() {
+        parts.extensions.insert(protocol.clone());
+    }
     let parts: request::Parts = parts;
     Some(Request::from_parts(parts, body))
 }

@@ -31,6 +31,10 @@ pub enum Failure {
     Protocol,
     /// The request's own body failed while it was read.
     Body,
+    /// The policy of the mesh does not let this member connect.
+    Forbidden,
+    /// The service is served by another protocol than it is called by.
+    Mismatch,
 }
 
 impl Failure {
@@ -48,6 +52,8 @@ impl Failure {
             Self::Overloaded => "overloaded",
             Self::Protocol => "protocol",
             Self::Body => "body",
+            Self::Forbidden => "forbidden",
+            Self::Mismatch => "mismatch",
         }
     }
 }
@@ -65,6 +71,8 @@ impl fmt::Display for Failure {
             Self::Overloaded => "the endpoint is overloaded",
             Self::Protocol => "the protocol was broken",
             Self::Body => "the request's body failed",
+            Self::Forbidden => "this member may not connect",
+            Self::Mismatch => "the service speaks another protocol",
         })
     }
 }
@@ -86,13 +94,20 @@ fn cause(source: Option<&(dyn StdError + Send + Sync)>) -> String {
 }
 
 impl Error {
-    pub(super) fn new(failure: Failure, place: impl Into<String>) -> Self {
+    pub(crate) fn new(failure: Failure, place: impl Into<String>) -> Self {
         Self {
             failure,
             place: place.into(),
             endpoint: None,
             untouched: true,
             source: None,
+        }
+    }
+
+    pub(crate) fn because(failure: Failure, place: impl Into<String>, source: impl Into<BoxError>) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::new(failure, place)
         }
     }
 
@@ -104,7 +119,7 @@ impl Error {
         }
     }
 
-    pub(super) fn at(place: impl Into<String>, endpoint: Endpoint, broken: Broken) -> Self {
+    pub(crate) fn at(place: impl Into<String>, endpoint: Endpoint, broken: Broken) -> Self {
         let Broken {
             failure,
             untouched,
@@ -140,15 +155,15 @@ impl Error {
 
 /// How one attempt at one endpoint failed.
 #[derive(Debug)]
-pub(super) struct Broken {
-    pub(super) failure: Failure,
+pub(crate) struct Broken {
+    pub(crate) failure: Failure,
     pub(super) untouched: bool,
-    pub(super) source: BoxError,
+    pub(crate) source: BoxError,
 }
 
 impl Broken {
     /// Before anything was sent.
-    pub(super) fn before(failure: Failure, source: impl Into<BoxError>) -> Self {
+    pub(crate) fn before(failure: Failure, source: impl Into<BoxError>) -> Self {
         Self {
             failure,
             untouched: true,

@@ -24,6 +24,7 @@ use routing::Moment;
 use tower::Service;
 
 pub use body::{Body, BodyError, ResponseBody};
+pub(crate) use error::Broken;
 pub use error::{Error, Failure};
 pub use options::ClientOptions;
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::options::ClientOptions;
 use super::pool::{Dial, Pool};
 use crate::discovery::{Directory, Endpoint, Snapshot, Source};
-use crate::tls::{ClientTls, Credentials};
+use crate::tls::{ClientTls, Credentials, Protocol};
 
 /// A connection that cannot be made or that breaks takes its endpoint out at once: discovery will tell, but later. Only briefly,
 /// because one connection is little evidence, and never the last endpoint, since the fraction is rounded down.
@@ -131,7 +131,11 @@ impl Upstream {
             .iter()
             .map(|known| (known.address().key(), known.address()))
             .collect();
-        balancer.replace(snapshot.endpoints.iter().map(|endpoint| {
+        let http = snapshot
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.protocol() == Protocol::Http2);
+        balancer.replace(http.map(|endpoint| {
             let known = known.get(&(endpoint.id(), endpoint.address()));
             let new = || Pool::new(endpoint.address().to_owned(), self.dial.clone());
             let pool = known.map_or_else(new, |known| Arc::clone(&known.pool));
@@ -150,6 +154,14 @@ impl Upstream {
         let current = self.current();
         let snapshot = current.snapshots.borrow();
         snapshot.source == Source::Unknown || !snapshot.endpoints.is_empty()
+    }
+
+    /// Whether it is served, and never as HTTP.
+    pub(super) fn is_opaque(&self) -> bool {
+        let current = self.current();
+        let snapshot = current.snapshots.borrow();
+        let mut endpoints = snapshot.endpoints.iter();
+        !snapshot.endpoints.is_empty() && endpoints.all(|endpoint| endpoint.protocol() == Protocol::Tcp)
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Current> {

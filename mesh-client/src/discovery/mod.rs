@@ -18,18 +18,21 @@ use tokio::sync::watch;
 
 use crate::control::Control;
 use crate::drain;
+use crate::tls::Protocol;
 use store::Store;
 
 /// One place where a service is served. Cheap to clone.
 ///
 /// In a response's extensions it says who answered.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint(Arc<Attributes>);
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Attributes {
     id: String,
     address: String,
+    #[serde(default)]
+    protocol: Protocol,
     version: String,
     zone: String,
     weight: u16,
@@ -46,6 +49,12 @@ impl Endpoint {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.0.address
+    }
+
+    /// What it speaks inside TLS.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.0.protocol
     }
 
     /// The version that it says it is of; may be empty.

@@ -7,6 +7,7 @@ use mesh_api::v1;
 use mesh_api::v1::update::Kind;
 
 use super::{Attributes, Endpoint};
+use crate::tls::Protocol;
 
 /// The endpoints of one service and the revision that they are of.
 #[derive(Debug, Default)]
@@ -75,14 +76,15 @@ fn resets(service: &str, response: &v1::WatchResponse) -> bool {
         .any(|update| matches!(&update.kind, Some(Kind::Reset(reset)) if reset.service == service))
 }
 
-/// An endpoint that this member can talk to: an address with a port, and HTTP/2 inside TLS.
+/// An endpoint that this member can talk to: an address with a port, and a protocol that it knows.
 fn usable(endpoint: v1::Endpoint) -> Option<Endpoint> {
     let address = endpoint
         .address
         .parse::<http::uri::Authority>()
         .ok()
         .filter(|address| address.port_u16().is_some());
-    if address.is_none() || !matches!(endpoint.protocol.as_str(), "" | "h2") {
+    let protocol = Protocol::named(&endpoint.protocol);
+    let (Some(_), Some(protocol)) = (address, protocol) else {
         tracing::warn!(
             id = endpoint.id,
             address = endpoint.address,
@@ -90,10 +92,11 @@ fn usable(endpoint: v1::Endpoint) -> Option<Endpoint> {
             "an endpoint cannot be used"
         );
         return None;
-    }
+    };
     Some(Endpoint(Arc::new(Attributes {
         id: endpoint.id,
         address: endpoint.address,
+        protocol,
         version: endpoint.version,
         zone: endpoint.zone,
         // proto3 cannot tell 0 from absent.

@@ -67,12 +67,14 @@ fn warn<T>(file: &Path, error: &dyn std::error::Error) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::Protocol;
 
     fn endpoint(id: &str) -> Endpoint {
         let address = "127.0.0.1:1".into();
         Endpoint(Arc::new(Attributes {
             id: id.into(),
             address,
+            protocol: Protocol::Tcp,
             version: String::new(),
             zone: String::new(),
             weight: 1,

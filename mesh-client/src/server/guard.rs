@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::Request;
 use http::uri::{PathAndQuery, Uri};
+use http::{Method, Request};
 use identity::ServiceName;
 use routing::Reason;
 use routing::matching::normalise;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::policy::{Access, Action, Ask, Known, Mode, Policies};
@@ -22,6 +23,8 @@ pub(crate) struct Guard {
     service: ServiceName,
     port: u16,
     metrics: Arc<Metrics>,
+    /// Says that there is another policy.
+    changes: Arc<watch::Sender<()>>,
 }
 
 /// Why a request is not served.
@@ -38,6 +41,7 @@ impl Guard {
             service,
             port,
             metrics,
+            changes: Arc::default(),
         }
     }
 
@@ -46,6 +50,7 @@ impl Guard {
         while known.changed().await.is_ok() {
             if let Some(policies) = known.borrow_and_update().as_deref() {
                 self.access.store(Arc::new(policies.access(&self.service)));
+                self.changes.send_replace(());
             }
         }
         std::future::pending().await
@@ -61,7 +66,7 @@ impl Guard {
         let path = normal.as_deref().unwrap_or_else(|| request.uri().path());
         let ask = Ask {
             principal: peer.map(PeerIdentity::id),
-            method: request.method().as_str(),
+            method: method_of(request),
             path: if path.is_empty() { "/" } else { path },
             port: self.port,
         };
@@ -81,6 +86,37 @@ impl Guard {
         Ok(())
     }
 
+    /// Lets an opaque connection pass or not, by who asks and by the port alone: it has no method and no path.
+    pub(crate) fn admits_opaque(&self, peer: &PeerIdentity) -> bool {
+        let access = self.access.load();
+        let ask = Ask {
+            principal: Some(peer.id()),
+            method: Method::CONNECT.as_str(),
+            path: "/",
+            port: self.port,
+        };
+        let verdict = access.judge(&ask);
+        if verdict.action == Action::Deny {
+            self.report(&ask, verdict.rule, verdict.mode);
+        }
+        verdict.admits()
+    }
+
+    /// The changes of the policy from here on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Ready once one of `changes` does not let this peer have its connection any more.
+    pub(crate) async fn denies_opaque(&self, peer: &PeerIdentity, mut changes: watch::Receiver<()>) {
+        while changes.changed().await.is_ok() {
+            if !self.admits_opaque(peer) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     fn report(&self, ask: &Ask<'_>, rule: Option<&str>, mode: Mode) {
         self.metrics.denied(rule, mode);
         let from = ask.principal.map_or("nobody", |id| id.as_str());
@@ -93,6 +129,15 @@ impl Guard {
                 tracing::warn!(to = %self.service, from, method, path, rule, "a request would have been refused by the policy");
             }
         }
+    }
+}
+
+/// The method that is judged. A WebSocket is opened by a GET (RFC 6455 §4.1), whatever HTTP/2 makes of it (RFC 8441 §5), so that one
+/// rule holds for both.
+fn method_of<B>(request: &Request<B>) -> &str {
+    match request.extensions().get::<hyper::ext::Protocol>() {
+        Some(protocol) if protocol.as_str() == "websocket" => Method::GET.as_str(),
+        _ => request.method().as_str(),
     }
 }
 

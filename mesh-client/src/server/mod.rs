@@ -9,6 +9,7 @@ mod forwarded;
 mod guard;
 mod linger;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use identity::SpiffeId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt as _};
 
 pub use answer::{answer, problem};
@@ -34,7 +36,8 @@ use linger::Lingering;
 
 use crate::BoxError;
 use crate::drain;
-use crate::tls::{PeerIdentity, ServerTls, TlsError};
+use crate::opaque::{Arrival, Hall};
+use crate::tls::{PeerIdentity, Protocol, ServerTls, TlsError};
 
 /// What a server allows its peers.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// How long a handshake may take. Default 5 s.
     pub handshake_timeout: Duration,
+    /// Opaque connections at one time; further ones are told that it is overloaded. Default 4096.
+    pub connections: usize,
     /// Requests at one time on one connection. Default 1024.
     pub streams: u32,
     /// The header section of a request, in bytes as HTTP/2 counts them (RFC 9113 §6.5.2). Default 64 KiB.
@@ -57,6 +62,7 @@ impl Default for Limits {
         Self {
             handshakes: 1024,
             handshake_timeout: Duration::from_secs(5),
+            connections: 4096,
             streams: 1024,
             header_list: 64 * 1024,
             drain: Duration::from_secs(10),
@@ -67,7 +73,7 @@ impl Default for Limits {
 /// A bound listener that will serve over mutual TLS.
 pub struct Server {
     listener: TcpListener,
-    tls: Arc<ServerTls>,
+    tls: ServerTls,
     limits: Limits,
     guard: Option<Guard>,
 }
@@ -86,7 +92,7 @@ impl Server {
     pub fn new(listener: TcpListener, tls: ServerTls) -> Self {
         Self {
             listener,
-            tls: Arc::new(tls),
+            tls,
             limits: Limits::default(),
             guard: None,
         }
@@ -115,7 +121,7 @@ impl Server {
     }
 
     /// Serves until the drain begins, and returns when the last connection is done or [`Limits::drain`] is over.
-    pub async fn serve<S, B>(self, service: S, mut drain: drain::Watch)
+    pub async fn serve<S, B>(self, service: S, drain: drain::Watch)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -124,6 +130,35 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        self.each(drain, move |connection, stream, permit, stopping| {
+            connection.serve(stream, permit, service.clone(), stopping)
+        })
+        .await;
+    }
+
+    /// Lets opaque connections in instead, of whom the policy admits.
+    pub(crate) async fn serve_opaque<H, F>(mut self, service: H, drain: drain::Watch)
+    where
+        H: Fn(Arrival) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tls = self.tls.speaking(Protocol::Tcp);
+        let hall = Hall::new(service, self.limits.connections);
+        self.each(drain, move |connection, stream, permit, stopping| {
+            hall.clone().receive(connection, stream, permit, stopping)
+        })
+        .await;
+    }
+
+    /// Gives each connection to `serve` until the drain begins, and returns when the last of them is done.
+    async fn each<F>(
+        self,
+        mut drain: drain::Watch,
+        serve: impl Fn(Connection, TcpStream, OwnedSemaphorePermit, drain::Watch) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let tls = Arc::new(self.tls);
         let handshakes = Arc::new(Semaphore::new(self.limits.handshakes));
         // Its own drain, so that a server whose future is dropped takes its connections with it.
         let (stop, stopping) = drain::channel();
@@ -140,12 +175,12 @@ impl Server {
                 () = drain.started() => break,
             };
             let connection = Connection {
-                tls: Arc::clone(&self.tls),
+                tls: Arc::clone(&tls),
                 limits: self.limits.clone(),
                 guard: self.guard.clone(),
                 address,
             };
-            tokio::spawn(connection.serve(stream, permit, service.clone(), stopping.clone()));
+            tokio::spawn(serve(connection, stream, permit, stopping.clone()));
         }
         drop((self.listener, stopping));
         stop.start();
@@ -176,14 +211,33 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-struct Connection {
+/// A connection that was accepted, and what holds for it.
+pub(crate) struct Connection {
     tls: Arc<ServerTls>,
-    limits: Limits,
-    guard: Option<Guard>,
+    pub(crate) limits: Limits,
+    pub(crate) guard: Option<Guard>,
     address: SocketAddr,
 }
 
 impl Connection {
+    /// Does the handshake, and tells of one that fails.
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<(TlsStream<TcpStream>, Option<PeerIdentity>)> {
+        let limit = self.limits.handshake_timeout;
+        let handshake = timeout(limit, self.tls.accept(stream)).await;
+        drop(permit);
+        match handshake.unwrap_or(Err(TlsError::Timeout(limit))) {
+            Ok(accepted) => Some(accepted),
+            Err(error) => {
+                tracing::info!(peer = %self.address, %error, identity = error.is_identity(), "a connection was refused");
+                None
+            }
+        }
+    }
+
     async fn serve<S, B>(self, stream: TcpStream, permit: OwnedSemaphorePermit, service: S, mut stopping: drain::Watch)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -194,14 +248,8 @@ impl Connection {
         B::Error: Into<BoxError>,
     {
         let _ = stream.set_nodelay(true);
-        let handshake = timeout(self.limits.handshake_timeout, self.tls.accept(stream)).await;
-        drop(permit);
-        let (stream, peer) = match handshake.unwrap_or(Err(TlsError::Timeout(self.limits.handshake_timeout))) {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::info!(peer = %self.address, %error, identity = error.is_identity(), "a connection was refused");
-                return;
-            }
+        let Some((stream, peer)) = self.shake_hands(stream, permit).await else {
+            return;
         };
         let expiry = until_expiry(peer.as_ref().map(PeerIdentity::not_after));
         let own = self.tls.credentials().held().svid.id().clone();
@@ -244,6 +292,8 @@ impl Connection {
         let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
+            // WebSockets come as extended CONNECT (RFC 8441).
+            .enable_connect_protocol()
             .max_concurrent_streams(self.limits.streams)
             .max_header_list_size(self.limits.header_list)
             .initial_stream_window_size(crate::STREAM_WINDOW)

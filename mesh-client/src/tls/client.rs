@@ -16,25 +16,33 @@ use tokio_rustls::client::TlsStream;
 use super::creds::Built;
 use super::error::of_handshake;
 use super::signature::tls13_signatures;
-use super::{ALPN, Authorizer, Bundle, Credentials, Held, TlsError, Usage, VERSIONS, provider, verify_svid};
+use super::{Authorizer, Bundle, Credentials, Held, Protocol, TlsError, Usage, VERSIONS, provider, verify_svid};
 
 /// Connects to one target: every configuration expects the same IDs, so that no session or verdict of one target can be
 /// used for another.
 pub struct ClientTls {
     credentials: Credentials,
     expected: Matcher,
+    protocol: Protocol,
     built: Built<ClientConfig>,
 }
 
 impl ClientTls {
-    /// Connects with `credentials` to peers whose ID is one of `expected`.
+    /// Connects with `credentials` to peers whose ID is one of `expected`, to speak HTTP/2.
     #[must_use]
     pub const fn new(credentials: Credentials, expected: Matcher) -> Self {
         Self {
             credentials,
             expected,
+            protocol: Protocol::Http2,
             built: Built::new(),
         }
+    }
+
+    /// Connects to speak `protocol`.
+    #[must_use]
+    pub fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// Does the handshake on `io`; the result says which generation of the credentials it used.
@@ -50,7 +58,7 @@ impl ClientTls {
             .connect(any_name(), io)
             .await
             .map_err(of_handshake)?;
-        expect_h2(stream.get_ref().1.alpn_protocol())?;
+        self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
         Ok((stream, generation))
     }
 
@@ -61,7 +69,7 @@ impl ClientTls {
         };
         let mut config = base(Arc::new(verifier))?
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(held.svid.certified()))));
-        finish(&mut config);
+        finish(&mut config, self.protocol);
         config.resumption = Resumption::in_memory_sessions(32);
         Ok(config)
     }
@@ -89,8 +97,8 @@ pub(super) fn base(
         .with_custom_certificate_verifier(verifier))
 }
 
-pub(super) fn finish(config: &mut ClientConfig) {
-    config.alpn_protocols = vec![ALPN.to_vec()];
+pub(super) fn finish(config: &mut ClientConfig, protocol: Protocol) {
+    config.alpn_protocols = vec![protocol.alpn()];
     // Service names are nobody's business on the wire.
     config.enable_sni = false;
 }
@@ -116,9 +124,4 @@ impl ServerCertVerifier for ServerVerifier {
     }
 
     tls13_signatures!();
-}
-
-/// Without ALPN the library lets a connection through whose protocol nobody agreed on.
-pub(super) fn expect_h2(protocol: Option<&[u8]>) -> Result<(), TlsError> {
-    if protocol == Some(ALPN) { Ok(()) } else { Err(TlsError::Alpn) }
 }

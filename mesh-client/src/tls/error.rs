@@ -23,9 +23,9 @@ pub enum TlsError {
     /// The connection ended, or its bytes were not TLS.
     #[error("the TLS handshake failed: {0}")]
     Handshake(#[source] io::Error),
-    /// The peer does not say that it speaks HTTP/2.
-    #[error("the peer did not agree on ALPN `h2`")]
-    Alpn,
+    /// The peer does not say that it speaks the protocol that was asked for.
+    #[error("the peer did not agree by ALPN to speak `{0}`")]
+    Alpn(&'static str),
     /// The peer did not finish its handshake in time.
     #[error("the TLS handshake did not finish within {0:?}")]
     Timeout(std::time::Duration),
@@ -39,7 +39,7 @@ impl TlsError {
             Self::Svid(_) => true,
             Self::Rustls(error) => refuses_identity(error),
             Self::Handshake(error) => of_io(error).is_some_and(refuses_identity),
-            Self::Key(_) | Self::Connect(_) | Self::Alpn | Self::Timeout(_) => false,
+            Self::Key(_) | Self::Connect(_) | Self::Alpn(_) | Self::Timeout(_) => false,
         }
     }
 }

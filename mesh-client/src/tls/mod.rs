@@ -5,7 +5,7 @@
 //! and says whose. The **matcher** ([`identity::Matcher`]) says which IDs are expected; it knows names only. The
 //! **authoriser** ([`Authorizer`]) puts the question to the matcher once the verifier has answered, and refuses with words.
 //!
-//! Always TLS 1.3, always ALPN `h2`, and nothing falls back. Sessions resume only within one generation of credentials:
+//! Always TLS 1.3, always an ALPN that both ends know ([`Protocol`]), and nothing falls back. Sessions resume only within one generation of credentials:
 //! a new SVID or bundle makes new configurations with empty session stores, so that no ticket outlives the identity
 //! that it was given to.
 //!
@@ -28,6 +28,7 @@ mod client;
 mod creds;
 mod error;
 mod pin;
+mod protocol;
 mod server;
 mod signature;
 mod svid;
@@ -41,14 +42,12 @@ pub use creds::{Credentials, Held, Rotation};
 pub use error::TlsError;
 pub(crate) use error::{of_handshake, of_io, refuses_identity};
 pub use pin::first_trust;
+pub use protocol::Protocol;
 pub use server::{PeerIdentity, Peers, ServerTls};
 pub use svid::{Bundle, Key, Svid};
 pub use verify::{Authorizer, SvidError, Usage, verify_svid};
 
 use rustls::crypto::CryptoProvider;
-
-/// What members speak inside TLS.
-pub const ALPN: &[u8] = b"h2";
 
 /// The one provider, whatever the process installed as its default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::client::{base, finish};
 use super::signature::tls13_signatures;
 use super::verify::{leaf_identity, verify_chain};
-use super::{Bundle, SvidError, TlsError, Usage};
+use super::{Bundle, Protocol, SvidError, TlsError, Usage};
 
 /// A configuration for a joiner: no certificate of its own, and it accepts only a chain to the root that `pin` names (which
 /// the control plane sends as the last of its chain), whose leaf is `spiffe://…/control-plane`.
@@ -20,7 +20,7 @@ use super::{Bundle, SvidError, TlsError, Usage};
 /// [`TlsError::Rustls`] where the TLS library refuses, which it does not.
 pub fn first_trust(pin: Pin) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = base(Arc::new(PinVerifier(pin)))?.with_no_client_auth();
-    finish(&mut config);
+    finish(&mut config, Protocol::Http2);
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

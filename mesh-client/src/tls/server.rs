@@ -14,12 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::client::expect_h2;
 use super::creds::Built;
 use super::error::of_handshake;
 use super::signature::tls13_signatures;
 use super::verify::leaf_identity;
-use super::{ALPN, Authorizer, Bundle, Credentials, Held, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
+use super::{Authorizer, Bundle, Credentials, Held, Protocol, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
 
 /// Sessions kept for resumption, per generation of credentials.
 const SESSIONS: usize = 1024;
@@ -38,18 +37,26 @@ pub enum Peers {
 pub struct ServerTls {
     credentials: Credentials,
     peers: Peers,
+    protocol: Protocol,
     built: Built<ServerConfig>,
 }
 
 impl ServerTls {
-    /// Accepts with `credentials` whom `peers` admits.
+    /// Accepts with `credentials` whom `peers` admits, to speak HTTP/2.
     #[must_use]
     pub const fn new(credentials: Credentials, peers: Peers) -> Self {
         Self {
             credentials,
             peers,
+            protocol: Protocol::Http2,
             built: Built::new(),
         }
+    }
+
+    /// Accepts to speak `protocol`.
+    #[must_use]
+    pub fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// Accepts with `credentials` any member of its own trust domain.
@@ -75,7 +82,7 @@ impl ServerTls {
     {
         let (_, config) = self.built.of(&self.credentials, |held| self.config(held))?;
         let stream = TlsAcceptor::from(config).accept(io).await.map_err(of_handshake)?;
-        expect_h2(stream.get_ref().1.alpn_protocol())?;
+        self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = leaf.map(|leaf| PeerIdentity::of(leaf, UnixTime::now())).transpose()?;
         match (&peer, &self.peers) {
@@ -98,7 +105,7 @@ impl ServerTls {
             .with_protocol_versions(VERSIONS)?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(held.svid.certified()))));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![self.protocol.alpn()];
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         Ok(config)
     }

@@ -134,11 +134,21 @@ impl ControlPlane {
 
     /// Says that `service` is served at `address`, whoever that is.
     pub fn pretend(&self, service: &str, address: SocketAddr) {
-        let id = format!("{service}-{address}");
+        self.pretend_speaking(service, address, "h2");
+    }
+
+    /// The same of a service that speaks a protocol of its own.
+    pub fn pretend_opaque(&self, service: &str, address: SocketAddr) {
+        self.pretend_speaking(service, address, "tcp");
+    }
+
+    fn pretend_speaking(&self, service: &str, address: SocketAddr, protocol: &str) {
+        let id = format!("{service}-{address}-{protocol}");
         let endpoint = v1::Endpoint {
             id: id.clone(),
             service: service.into(),
             address: address.to_string(),
+            protocol: protocol.into(),
             weight: 1,
             ..Default::default()
         };

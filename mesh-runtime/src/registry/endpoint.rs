@@ -40,14 +40,18 @@ pub(crate) enum Protocol {
     /// HTTP/1.1.
     #[serde(rename = "http/1.1")]
     Http1,
+    /// A protocol that the mesh does not look into.
+    #[serde(rename = "tcp")]
+    Tcp,
 }
 
 impl Protocol {
-    /// The ALPN name.
+    /// Its name in what members say.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Http2 => "h2",
             Self::Http1 => "http/1.1",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -65,6 +69,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
         let protocol = match endpoint.protocol.as_str() {
             "h2" => Protocol::Http2,
             "http/1.1" => Protocol::Http1,
+            "tcp" => Protocol::Tcp,
             _ => return Err(EndpointError::Protocol),
         };
         for (name, text) in [("version", &endpoint.version), ("zone", &endpoint.zone)] {
@@ -147,7 +152,7 @@ pub(crate) enum EndpointError {
     #[error("an unspecified address such as 0.0.0.0 cannot be dialled; advertise the address that peers reach you by")]
     Unspecified,
     /// Another protocol.
-    #[error("the protocol of an endpoint is `h2` or `http/1.1`")]
+    #[error("the protocol of an endpoint is `h2`, `http/1.1` or `tcp`")]
     Protocol,
     /// Too long, or with control characters.
     #[error("the {0} of an endpoint has at most {MAX_TEXT} bytes and no control characters")]
@@ -175,7 +180,13 @@ mod tests {
 
     #[test]
     fn what_is_read_is_written_the_same() {
-        assert_eq!(v1::Endpoint::from(&Endpoint::try_from(good()).unwrap()), good());
+        for protocol in ["h2", "http/1.1", "tcp"] {
+            let good = v1::Endpoint {
+                protocol: protocol.to_owned(),
+                ..good()
+            };
+            assert_eq!(v1::Endpoint::from(&Endpoint::try_from(good.clone()).unwrap()), good);
+        }
     }
 
     #[test]
