@@ -3,6 +3,7 @@
 mod operate;
 mod output;
 mod policy;
+mod run;
 mod serve;
 
 use std::ffi::OsString;
@@ -16,11 +17,9 @@ use clap::{Args, Parser, Subcommand};
 use identity::{ServiceName, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use serve::Stop;
-
 use crate::authority::MAX_TOKEN_TTL;
 use crate::config::{StoreChoice, parse_duration};
-use crate::run;
+use crate::run::{TIED, become_command};
 
 /// The control plane of a mesh, and the wrapper that brings any program into it
 #[derive(Parser)]
@@ -38,7 +37,7 @@ const EXAMPLES: &str = "Example:
 #[derive(Subcommand)]
 enum Command {
     Serve(ServeArguments),
-    Run(RunArguments),
+    Run(run::Arguments),
     /// Make join tokens
     #[command(subcommand, after_help = "Example:\n  mesh-runtime token create accounts --ttl 5m")]
     Token(TokenCommand),
@@ -76,7 +75,7 @@ enum Command {
     )]
     Policy(PolicyCommand),
     /// Becomes the command that follows, tied to the life of the wrapper that starts it.
-    #[command(hide = true, name = run::TIED)]
+    #[command(hide = true, name = TIED)]
     Tied {
         parent: u32,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -106,31 +105,6 @@ struct ServeArguments {
     /// What keeps the state: embedded (a file in the data directory), or etcd://HOST:PORT[,…] [default: embedded]
     #[arg(long, value_name = "STORE")]
     store: Option<StoreChoice>,
-}
-
-/// Start a program as a service of the mesh
-#[derive(Args)]
-#[command(after_help = "The program gets PORT, MESH_EGRESS and http_proxy in its environment, so that
-http://statements.mesh/ works from any HTTP client. Its callers are named in
-x-forwarded-client-cert. When it ends, its status is the status of this command.
-
-Example:
-  mesh-runtime run --service rates --port 9101 -- python3 rates.py")]
-struct RunArguments {
-    /// The service that the program serves
-    #[arg(long, value_name = "NAME")]
-    service: ServiceName,
-    /// The port on 127.0.0.1 where the program listens (plain HTTP/1.1)
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
-    #[command(flatten)]
-    control: ControlArguments,
-    /// The join token; without one, the operator's credential of this machine is used where it is readable
-    #[arg(long, env = "MESH_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
 }
 
 #[derive(Subcommand)]
@@ -211,7 +185,7 @@ struct ControlArguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Tied { parent, command } = arguments.command {
-        return run::become_command(parent, &command);
+        return become_command(parent, &command);
     }
     log_to_stderr();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -227,22 +201,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(arguments) => return serve::serve(arguments).await,
-        Command::Run(RunArguments {
-            service,
-            port,
-            control,
-            token,
-            command,
-        }) => {
-            return run::run(run::Settings {
-                service,
-                port,
-                control: control.control,
-                token,
-                command,
-            })
-            .await;
-        }
+        Command::Run(arguments) => return crate::run::run(arguments.into()).await,
         Command::Token(TokenCommand::Create { service, ttl, control }) => {
             operate::create_token(&control.control, &service, ttl).await?;
         }

@@ -65,13 +65,13 @@ fn default_data_dir() -> Option<PathBuf> {
 }
 
 /// The signals that ask a program to stop.
-pub(crate) struct Stop {
+struct Stop {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stop {
-    pub(crate) fn listen() -> anyhow::Result<Self> {
+    fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -80,7 +80,7 @@ impl Stop {
     }
 
     /// Waits for the next one; its name.
-    pub(crate) async fn asked(&mut self) -> &'static str {
+    async fn asked(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

@@ -12,18 +12,33 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::pin::pin;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
 use tokio::process::Child;
+use tokio::time::sleep;
+
+use super::signals::{Asked, Stop};
 
 /// The subcommand that [`become_command`] is.
 pub(crate) const TIED: &str = "tied";
 /// Exit codes as shells use them: a command that is not there, and one that cannot be executed.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
+
+/// By these programs learn of a proxy; most look for https:// at the latter two, and gRPC's for anything.
+const PROXIES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"];
+
+/// What the command finds in its environment.
+pub(super) struct Surroundings {
+    /// The way into the mesh.
+    pub(super) egress: SocketAddr,
+    /// Variables besides.
+    pub(super) variables: Vec<(String, String)>,
+}
 
 /// The running command.
 pub(super) struct Wrapped {
@@ -34,19 +49,17 @@ pub(super) struct Wrapped {
 impl Wrapped {
     /// Starts the command. Must be called on the main thread: the kernel sends the parent-death signal when the *thread*
     /// that started the process ends.
-    pub(super) fn start(command: &[OsString], port: u16, egress: SocketAddr) -> anyhow::Result<Self> {
-        let egress = format!("http://{egress}");
+    pub(super) fn start(command: &[OsString], surroundings: &Surroundings) -> anyhow::Result<Self> {
+        let egress = format!("http://{}", surroundings.egress);
         let loopback = "localhost,127.0.0.0/8,127.0.0.1,::1";
         let mut this = std::process::Command::new("/proc/self/exe");
         this.arg0("mesh-runtime")
             .args([TIED, &std::process::id().to_string(), "--"])
             .args(command)
-            .env("PORT", port.to_string())
             .env("MESH_EGRESS", &egress)
-            .env("http_proxy", &egress)
-            .env("HTTP_PROXY", &egress)
-            .env("no_proxy", loopback)
-            .env("NO_PROXY", loopback)
+            .envs(PROXIES.map(|variable| (variable, &egress)))
+            .envs(["no_proxy", "NO_PROXY"].map(|variable| (variable, loopback)))
+            .envs(surroundings.variables.iter().map(|(variable, value)| (variable, value)))
             // What lets the wrapper into the mesh is not the command's business.
             .env_remove("MESH_TOKEN")
             .env_remove("HEDDLE_OPERATOR_TOKEN")
@@ -68,17 +81,26 @@ impl Wrapped {
         self.child.wait().await
     }
 
-    /// Asks it to stop, waits for as long as `grace`, and then makes it.
-    pub(super) async fn stop(&mut self, grace: Duration) -> io::Result<ExitStatus> {
-        self.signal(Signal::TERM);
-        match tokio::time::timeout(grace, self.child.wait()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                tracing::warn!(?grace, "the command did not stop; it is killed");
-                self.signal(Signal::KILL);
-                self.child.wait().await
+    /// Passes on what this process was asked, and what it is asked while the command ends; makes it end once `grace` is over.
+    pub(super) async fn stop(&mut self, asked: Asked, more: &mut Stop, grace: Duration) -> io::Result<ExitStatus> {
+        let mut patience = pin!(sleep(grace));
+        self.signal(asked.signal);
+        loop {
+            tokio::select! {
+                ended = self.child.wait() => return ended,
+                asked = more.asked() => self.signal(asked.signal),
+                () = patience.as_mut() => {
+                    tracing::warn!(?grace, "the command did not stop; it is killed");
+                    self.signal(Signal::KILL);
+                    return self.child.wait().await;
+                }
             }
         }
+    }
+
+    /// Its process, which has the number of its group.
+    pub(super) const fn id(&self) -> Option<Pid> {
+        self.group
     }
 
     fn signal(&self, signal: Signal) {

@@ -46,7 +46,7 @@ pub(super) fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
-fn items<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn items<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     fields
         .get_all(name)
         .iter()

@@ -150,6 +150,12 @@ impl World {
         (self.start(&arguments), port)
     }
 
+    /// A wrapper with these flags around a command that waits for its end. What it stands in front of, the test serves itself.
+    pub(crate) fn stand_in(&self, control: &str, service: &str, flags: &[&str]) -> Running {
+        let wrapped = ["run", "--service", service, "--control", control];
+        self.start(&[&wrapped[..], flags, &["--", "sleep", "1000"]].concat())
+    }
+
     pub(crate) async fn registered(&self, control: &str, services: &[&str]) {
         eventually(async || {
             let listed = self.output(&["services", "--json", "--control", control]);
