@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, after everything that they need was set up.
 
+mod databases;
 mod hosts;
 mod issuers;
 
@@ -29,7 +30,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
 pub(crate) fn every_test(component: &Path, plain: &Path) -> Result<()> {
     // Suites start the workspace's programs; `cargo test` alone builds only those of packages that have suites themselves. Built
     // together with the tests, so that both have the same features and nothing is built twice.
-    let issuers = issuers::ready()?;
+    let (issuers, databases) = (issuers::ready()?, databases::ready()?);
     let mut cargo = native("build");
     run::loudly(
         "building the programs and the tests",
@@ -38,7 +39,7 @@ pub(crate) fn every_test(component: &Path, plain: &Path) -> Result<()> {
     )?;
     let mut cargo = native("test");
     cargo.env("HEDDLE_COMPONENT", component).env("HEDDLE_COMPONENT_PLAIN", plain);
-    cargo.env("HEDDLE_ISSUERS", issuers);
+    cargo.env("HEDDLE_ISSUERS", issuers).env("HEDDLE_DATABASES", databases);
     run::loudly("running every test", &mut cargo, "mend the tests that failed above")
 }
 
