@@ -185,6 +185,10 @@ fn ring_hash_goes_by_something_of_the_request() {
     for by in ["client.ip", "header.x-tenant", "cookie.session"] {
         assert_eq!(upstream(&format!("balance = \"ring-hash\"\nhash = \"{by}\"")), "");
     }
+    assert_eq!(
+        upstream("slow_start = \"30s\"\noutlier = { success_rate = {} }\nbreaker = { max_connections = 8 }"),
+        ""
+    );
     for (keys, part) in [
         (
             "balance = \"ring-hash\"",
@@ -200,6 +204,19 @@ fn ring_hash_goes_by_something_of_the_request() {
             "`claim.sub` is nothing that ring-hash can go by",
         ),
         ("balance = \"ring-hsh\"", "did you mean `ring-hash`?"),
+        (
+            "balance = \"ring-hash\"\nhash = \"client.ip\"\nslow_start = \"5s\"",
+            "g.toml:5:14: error: `slow_start` has no effect with ring-hash",
+        ),
+        ("slow_start = \"0s\"", "`slow_start` is 0ms, expected 1s to 1h"),
+        (
+            "breaker = { max_connections = 0 }",
+            "`max_connections` is 0, expected 1 to 1000000",
+        ),
+        (
+            "outlier = { success_rate = { interval = \"10ms\" } }",
+            "`interval` is 10ms, expected 1s to 1h",
+        ),
     ] {
         assert!(upstream(keys).contains(part), "{part:?} in\n{}", upstream(keys));
     }

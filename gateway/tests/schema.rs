@@ -25,6 +25,7 @@ const TABLES: &[(&str, &str)] = &[
     ("/$defs/upstream", "[upstreams.u]\n%"),
     ("/$defs/endpoint", "[upstreams.u]\nendpoints = [{ % }]"),
     ("/$defs/outlier", "[upstreams.u]\noutlier = { % }"),
+    ("/$defs/successRate", "[upstreams.u]\noutlier = { success_rate = { % } }"),
     ("/$defs/breaker", "[upstreams.u]\nbreaker = { % }"),
     ("/$defs/jwt", "[auth.a]\nkind = \"jwt\"\n%"),
     ("/$defs/apiKeys", "[auth.a]\nkind = \"api-key\"\n%"),
@@ -49,6 +50,9 @@ const TABLES: &[(&str, &str)] = &[
     ("/$defs/mirror", "[[routes]]\nmatch = {}\nmirror = { % }"),
     ("/$defs/retry", "[[routes]]\nmatch = {}\nretry = { % }"),
 ];
+
+/// What only a document of the mesh has.
+const OF_THE_MESH: [&str; 3] = ["[[rules]]", "[services.", "\nto = ["];
 
 fn schema() -> Value {
     serde_json::from_str(CONFIG_SCHEMA).unwrap()
@@ -163,7 +167,7 @@ fn examples(page: &Path) -> Vec<(String, String)> {
     let blocks = text.split("```toml\n").skip(1).enumerate();
     blocks
         .map(|(at, rest)| (at, rest.split("```").next().unwrap().to_owned()))
-        .filter(|(_, config)| !config.contains("[[rules]]"))
+        .filter(|(_, config)| !OF_THE_MESH.iter().any(|mark| config.contains(mark)))
         .map(|(at, mut config)| {
             for (name, section) in STAND_INS {
                 let is_named = config.contains(&format!("\"{name}\""));

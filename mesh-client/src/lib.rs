@@ -24,12 +24,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`client`] | URL → service → snapshot → balancer → pooled HTTP/2 connection, with retries within a budget |
+//! | [`client`] | URL → service → route → snapshot → balancer → pooled HTTP/2 connection, with retries within a budget |
 //! | [`server`] | accept → mutual TLS → [`PeerIdentity`] → any tower service |
 //! | [`opaque`] | connections of a protocol that is not HTTP, by service name |
 //! | [`discovery`] | who serves what, where, kept while the control plane is away |
 //! | [`tls`] | X.509-SVIDs, their verification and their rotation; the control plane uses it too |
-//! | [`policy`] | who may talk to whom, compiled and judged |
+//! | [`policy`] | who may talk to whom and where requests go, compiled and judged |
 //! | [`control`] | channels to the control plane |
 //! | [`telemetry`] | W3C Trace Context |
 //! | [`drain`] | ending well |
@@ -40,6 +40,7 @@ mod backoff;
 pub mod client;
 mod config;
 pub mod control;
+mod deadline;
 pub mod discovery;
 pub mod drain;
 mod join;
@@ -55,6 +56,7 @@ pub mod tls;
 
 pub use client::{Client, ClientOptions};
 pub use config::{Config, ConfigError, Credential, find_operator, operator_token_file};
+pub use deadline::{Deadline, TIMEOUT_MS};
 pub use join::{AnswerError, JoinError};
 pub use mesh::{Listening, Mesh, ServeError};
 pub use tls::PeerIdentity;

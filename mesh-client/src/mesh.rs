@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tower::Service;
 
 use crate::BoxError;
-use crate::client::{self, Client, ClientOptions, ResponseBody};
+use crate::client::{self, Client, ClientOptions, ResponseBody, Services};
 use crate::config::{Config, Credential};
 use crate::control::{self, Control};
 use crate::discovery::{Directory, Snapshot};
@@ -46,6 +46,7 @@ struct Member {
     rotation: Arc<Rotation>,
     directory: Arc<Directory>,
     dialers: Dialers,
+    services: Arc<Services>,
     policies: Known,
     metrics: Arc<Metrics>,
     /// Dropped with the last handle, which every task of the member sees.
@@ -82,7 +83,13 @@ impl Mesh {
                 () = upkeep.run() => {}
             }
         });
-        let default = Client::new(Arc::clone(&directory), credentials.clone(), ClientOptions::default());
+        let services = Services::new(
+            Arc::clone(&directory),
+            policies.clone(),
+            credentials.clone(),
+            config.zone.clone(),
+        );
+        let default = Client::new(Arc::clone(&services), ClientOptions::default());
         let dialers = Dialers::new(Arc::clone(&directory), credentials.clone());
         let naming = tokio::sync::Mutex::default();
         let member = Arc::new(Member {
@@ -92,6 +99,7 @@ impl Mesh {
             rotation,
             directory,
             dialers,
+            services,
             policies,
             metrics: Arc::new(Metrics::new()),
             leave,
@@ -121,7 +129,7 @@ impl Mesh {
     /// A client with connections and settings of its own.
     #[must_use]
     pub fn client_with(&self, options: ClientOptions) -> Client {
-        Client::new(Arc::clone(&self.member.directory), self.member.credentials.clone(), options)
+        Client::new(Arc::clone(&self.member.services), options)
     }
 
     /// Gets `url`, as in `http://accounts.mesh/accounts/42`, over the connections that all such calls share.

@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(
             mistakes,
             "mesh.toml:2:11: error: `alow` is no action\n  hint: did you mean `allow`?\n\
-             mesh.toml:3:2: error: unknown key `other`\n  hint: known here: policy, services, rules"
+             mesh.toml:3:2: error: unknown key `other`\n  hint: known here: policy, services, rules, routes"
         );
         let current = applied.current();
         assert_eq!((current.record.revision, current.record.text.as_str()), (1, DENY));

@@ -119,3 +119,62 @@ fn a_question_is_answered_with_the_verdict_and_the_rule() {
     assert!(code == Some(1) && answer.contains("does not start with /"), "{answer}");
     assert_eq!(check(&["shop", "Rates", "GET", "/eur"]).0, Some(2));
 }
+
+const ROUTES: &str = r#"
+[services.rates]
+balance = "least-request"
+breaker = { max_requests = 64 }
+
+[[routes]]
+name = "usd-is-closed"
+to = ["rates"]
+from = ["shop"]
+match = { path = "/usd" }
+fault = { abort = { status = 418 } }
+
+[[routes]]
+name = "old-name"
+to = ["coins"]
+service = "rates"
+"#;
+
+#[tokio::test]
+async fn where_calls_go_is_pushed_to_programs_while_they_run() {
+    let world = World::new();
+    let (_serve, control, _) = world.serve("127.0.0.1:0");
+    let (_rates, _) = world.wrap(&control, "rates");
+    let (_shop, shop_port) = world.wrap(&control, "shop");
+    world.registered(&control, &["rates", "shop"]).await;
+    let call = async |url: &str| get(local(shop_port), &format!("/call/{url}")).await;
+    assert_eq!(call("rates.mesh/usd").await.0, 200);
+    let file = world.path("mesh.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, ROUTES).unwrap();
+    assert_eq!(world.ask(&["apply", file, "--control", &control]), "applied as revision 1\n");
+    eventually(async || call("rates.mesh/usd").await.0 == 418).await;
+    let (_, body) = call("rates.mesh/usd").await;
+    assert_eq!(json(&body)["reason"], "fault-injected");
+    assert_eq!(call("rates.mesh/eur").await.0, 200);
+    assert_eq!(
+        call("coins.mesh/usd").await.0,
+        200,
+        "led to another service, and not routed again"
+    );
+
+    let mistaken = ROUTES
+        .replace("least-request", "least-requests")
+        .replace("to = [\"coins\"]", "to = [\"Coins\"]");
+    std::fs::write(file, mistaken).unwrap();
+    let refused = world.output(&["apply", file, "--control", &control]);
+    assert_eq!(refused.status.code(), Some(1));
+    let mistakes = text(&refused.stderr);
+    let places = [
+        ":3:11: error: `least-requests` is not a way to balance\n  hint: did you mean `least-request`?",
+        ":15:7: error: `Coins` is no service name",
+    ];
+    assert!(
+        places.iter().all(|place| mistakes.contains(&format!("{file}{place}"))),
+        "{mistakes}"
+    );
+    assert_eq!(call("rates.mesh/usd").await.0, 418, "what does not compile changes nothing");
+}

@@ -146,7 +146,7 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
         None => None,
     };
     let keys = KeyStore::start(snapshot.gateway(), background.handle().clone(), clock);
-    let shared = Arc::new(Shared::new(snapshot.gateway(), mesh.clone(), keys, Quotas::new()));
+    let shared = Arc::new(Shared::new(snapshot.gateway(), mesh.clone(), keys, Quotas::new(), clock));
     let (trigger, watch) = drain::channel();
     let (over, ended) = oneshot::channel::<()>();
     let starter = Starter {

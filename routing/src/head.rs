@@ -4,6 +4,8 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+use crate::filter::Reference;
+
 /// The header fields of a message. Names are lower case.
 pub trait Fields {
     /// The `nth` value (from 0) of the field `name`.
@@ -21,6 +23,30 @@ impl dyn Fields + '_ {
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.first(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The value of the first cookie of that name (RFC 6265 §5.4).
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let lines = (0..).map_while(|nth| self.nth("cookie", nth));
+        let pairs = lines
+            .filter_map(|line| std::str::from_utf8(line).ok())
+            .flat_map(|line| line.split(';'));
+        let mut named = pairs
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(own, _)| *own == name);
+        named.next().map(|(_, value)| value.trim_matches('"'))
+    }
+
+    /// What is referred to, where that is a field or a cookie of the request. Of two lines of a field none is taken: a proxy
+    /// before us may have judged the other one.
+    #[must_use]
+    pub fn referred(&self, reference: &Reference) -> Option<&str> {
+        match reference {
+            Reference::Header(name) if self.nth(name.as_str(), 1).is_none() => self.text(name.as_str()),
+            Reference::Cookie(name) => self.cookie(name),
+            _ => None,
+        }
     }
 
     /// Every value of the field `name`, in the order they came.

@@ -3,6 +3,7 @@
 //! Pure: nothing here reads a clock, a random source, the environment or a socket; time and randomness are arguments.
 
 pub mod balance;
+pub mod call;
 pub mod config;
 pub mod filter;
 mod head;

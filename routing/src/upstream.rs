@@ -1,8 +1,9 @@
 //! Upstreams: named groups of endpoints with one connection policy, and splits over several of them.
 
 use std::fmt;
+use std::time::Duration;
 
-use crate::balance::Balance;
+use crate::balance;
 use crate::filter::Reference;
 use crate::policy::{BreakerSettings, OutlierSettings};
 
@@ -13,14 +14,56 @@ pub struct Upstream {
     pub name: Box<str>,
     /// Where it is.
     pub target: Target,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// What of a request says which endpoint is its own, where endpoints own shares of the requests ([`Balance::RingHash`]).
+    /// How its endpoints are used.
+    pub connection: ConnectionPolicy,
+}
+
+/// How the endpoints of an upstream are used.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ConnectionPolicy {
+    /// How an endpoint is chosen, and when one is left out.
+    pub balancing: balance::Settings,
+    /// What of a request says which endpoint is its own, where endpoints own shares of the requests
+    /// ([`RingHash`](balance::Balance::RingHash)).
     pub hash: Option<Reference>,
-    /// When an endpoint is ejected; never where there is none.
-    pub outlier: Option<OutlierSettings>,
     /// How much may be under way.
     pub breaker: BreakerSettings,
+}
+
+/// Of what the endpoints are, which decides what holds where nobody says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An upstream of the gateway.
+    Upstream,
+    /// A service of the mesh.
+    Service,
+}
+
+impl ConnectionPolicy {
+    /// What holds where nobody says.
+    ///
+    /// A service's endpoints are ejected for what they answer only where somebody asks for it, since 5xx may be what the application
+    /// means. One that cannot be reached is out at once: discovery will tell, but later. Only briefly, because one connection is
+    /// little evidence, and never the last.
+    #[must_use]
+    pub fn usual(kind: Kind) -> Self {
+        let balancing = match kind {
+            Kind::Upstream => balance::Settings {
+                balance: balance::Balance::RoundRobin,
+                outlier: Some(OutlierSettings::default()),
+                ..balance::Settings::default()
+            },
+            Kind::Service => balance::Settings {
+                balance: balance::Balance::PeakEwma,
+                unreachable: Some(Duration::from_secs(2)),
+                ..balance::Settings::default()
+            },
+        };
+        Self {
+            balancing,
+            ..Self::default()
+        }
+    }
 }
 
 /// Where an upstream is.

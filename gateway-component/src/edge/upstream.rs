@@ -70,8 +70,8 @@ impl Way {
             Target::Endpoints(endpoints) => {
                 let weighted = endpoints.iter().map(|endpoint| (endpoint.clone(), endpoint.weight));
                 Self::Endpoints {
-                    balancer: Balancer::named(upstream.balance, upstream.outlier, weighted, EndpointAddress::to_string),
-                    breaker: Breaker::new(upstream.breaker),
+                    balancer: Balancer::named(upstream.connection.balancing, weighted, EndpointAddress::to_string),
+                    breaker: Breaker::new(upstream.connection.breaker),
                 }
             }
             Target::Mesh(service) => Self::Mesh {

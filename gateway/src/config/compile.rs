@@ -75,7 +75,7 @@ fn compile_document(
         let upstream = read.and_then(|read| read.value.compile(&name, read.whole, diagnostics));
         known
             .hashes
-            .extend(upstream.as_ref().and_then(|upstream| upstream.hash.clone()));
+            .extend(upstream.as_ref().and_then(|upstream| upstream.connection.hash.clone()));
         upstreams.push(upstream);
     }
     let mut keys = auth::Keys::default();

@@ -5,10 +5,10 @@ use std::fmt;
 use routing::config::show_duration;
 use routing::filter::Cors;
 use routing::matching::Rule;
+use routing::policy::Fault;
 use routing::upstream::Split;
 use serde::Serialize;
 
-use super::policy::Fault;
 use super::{Action, AuthRule, Gateway, Policy};
 use crate::exchange::UpstreamId;
 

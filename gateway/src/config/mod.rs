@@ -3,9 +3,9 @@
 mod aggregate;
 mod auth;
 mod compile;
-mod fault;
 mod limit;
 mod listing;
+mod mirror;
 mod policy;
 mod raw;
 mod route;

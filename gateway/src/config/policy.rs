@@ -1,9 +1,7 @@
 //! What happens to the requests that a route takes.
 
-use std::time::Duration;
-
 use routing::filter::{Cors, FixedAnswer, HeaderEdits, HeaderTemplate, Redirect, Reference, Rewrite};
-use routing::policy::{Chance, Retry, Timeouts};
+use routing::policy::{Chance, Fault, Retry, Timeouts};
 use routing::upstream::Split;
 
 use crate::aggregate::Aggregate;
@@ -84,27 +82,6 @@ impl Backends {
     pub(crate) fn get(&self, at: usize) -> Option<&Backend> {
         self.list.get(at)
     }
-}
-
-/// What goes wrong on purpose.
-#[derive(Debug)]
-pub(crate) struct Fault {
-    pub(crate) delay: Option<Delay>,
-    pub(crate) abort: Option<Abort>,
-}
-
-/// Some requests wait.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Delay {
-    pub(crate) duration: Duration,
-    pub(crate) chance: Chance,
-}
-
-/// Some requests are refused.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Abort {
-    pub(crate) status: u16,
-    pub(crate) chance: Chance,
 }
 
 /// Where copies of some requests go.

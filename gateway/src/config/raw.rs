@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use routing::config::raw::{Cors, Headers, Match, Redirect, Respond, Retry, Rewrite, Share};
+use routing::config::raw::{Cors, Fault, Headers, Match, Redirect, Respond, Retry, Rewrite, Share};
 use routing::config::{ByteSize, OneOrMany, Period, Spanned};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::fault::{RawFault, RawMirror};
 use super::limit::RawLimit;
+use super::mirror::RawMirror;
 
 /// `[gateway]`.
 #[derive(Debug, Default, Deserialize)]
@@ -153,7 +153,7 @@ pub(super) struct Route {
     pub(super) concurrency: Option<Spanned<u32>>,
     pub(super) rate_limit: Option<OneOrMany<RawLimit>>,
     pub(super) cors: Option<Cors>,
-    pub(super) fault: Option<Spanned<RawFault>>,
+    pub(super) fault: Option<Spanned<Fault>>,
     pub(super) mirror: Option<OneOrMany<RawMirror>>,
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::compile::Files;
 use super::policy::{Backends, references};
-use super::{Action, AuthRule, Backend, Policy, Route, Settings, aggregate, auth, fault, limit, raw};
+use super::{Action, AuthRule, Backend, Policy, Route, Settings, aggregate, auth, limit, mirror, raw};
 use crate::aggregate::Branch;
 use crate::auth::Requirements;
 use crate::exchange::UpstreamId;
@@ -117,8 +117,14 @@ pub(super) fn compile(
         .aggregate
         .as_ref()
         .and_then(|aggregate| aggregate.get_ref().timeout.as_ref());
-    let fault = raw.fault.as_ref().map(|fault| fault::compile(fault, diagnostics));
-    let mirrors = raw.mirror.as_ref().map(|mirrors| fault::mirrors(mirrors, known, diagnostics));
+    let fault = raw
+        .fault
+        .as_ref()
+        .map(|fault| fault.get_ref().compile(fault.span(), diagnostics));
+    let mirrors = raw
+        .mirror
+        .as_ref()
+        .map(|mirrors| mirror::compile(mirrors, known, diagnostics));
     let timeout = aggregate_timeout.or(raw.timeout.as_ref());
     let timeouts = diagnostics.timeouts(timeout, retry.as_ref().and_then(Option::as_ref));
     let action = action(&name, place, &raw, whole, rules.as_deref(), known, diagnostics);

@@ -1,10 +1,9 @@
 //! Attempts at one upstream: send, judge, wait, send again.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::RETRY_AFTER;
-use routing::policy::{Cause, Try};
+use routing::policy::{Cause, Try, retry_after};
 use routing::{Moment, Now, Reason};
 
 use super::problem::{Problem, detail_of, reason_of};
@@ -72,7 +71,9 @@ impl Forwarding {
             } if attempt == self.current() && !self.is_waiting => {
                 let failed = Failed {
                     cause: Cause::Status(status),
-                    retry_after: retry_after(fields, now),
+                    retry_after: fields
+                        .get(RETRY_AFTER)
+                        .and_then(|value| retry_after(value.to_str().ok()?, now.unix)),
                     replayable: self.is_replayable(request),
                 };
                 match self.next(request, memory, &failed, now) {
@@ -193,19 +194,6 @@ struct Failed {
     cause: Cause,
     retry_after: Option<Duration>,
     replayable: bool,
-}
-
-/// For how long an upstream asks to be left alone: a number of seconds or a date (RFC 9110 §10.2.3). Anything else asks for nothing.
-fn retry_after(fields: &HeaderMap, now: Now) -> Option<Duration> {
-    let value = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value)
-        .ok()?
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()?;
-    Some(Duration::from_secs(date.as_secs().saturating_sub(now.unix)))
 }
 
 /// Adds a copy of the first attempt for each mirror that gets one. A copy carries no body but one that was read, since a body that

@@ -82,7 +82,7 @@ impl Request {
 
     /// By which the endpoint of an upstream is chosen that goes by something of the request; none where this one has no such thing.
     pub(super) fn affinity(&self, upstream: UpstreamId) -> Option<u64> {
-        let by = self.gateway.upstream(upstream)?.hash.as_ref()?;
+        let by = self.gateway.upstream(upstream)?.connection.hash.as_ref()?;
         let mut text = String::new();
         let is_known = self.resolve(by, &mut text) && !text.is_empty();
         is_known.then(|| Sha256::digest(&text).first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))?
@@ -188,9 +188,7 @@ pub(super) fn known<'r>(
             let mut value = String::new();
             params.resolve(reference, &mut value).then_some(value)
         }
-        // Two values are none: a proxy before us may have judged the other one.
-        Reference::Header(name) if fields.nth(name.as_str(), 1).is_none() => fields.text(name.as_str()).map(str::to_owned),
-        Reference::Cookie(name) => cookie(fields, name).map(str::to_owned),
+        Reference::Header(_) | Reference::Cookie(_) => fields.referred(reference).map(str::to_owned),
         Reference::ClientIp => client.map(|client| client.to_string()),
         _ => None,
     };
@@ -198,16 +196,4 @@ pub(super) fn known<'r>(
         .into_iter()
         .filter_map(|reference| value(reference).map(|value| (reference.clone(), value)))
         .collect()
-}
-
-/// The value of the first cookie of that name (RFC 6265 §5.4).
-fn cookie<'f>(fields: &'f dyn routing::Fields, name: &str) -> Option<&'f str> {
-    let lines = (0..).map_while(|nth| fields.nth("cookie", nth));
-    let pairs = lines
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .flat_map(|line| line.split(';'));
-    let mut named = pairs
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(own, _)| *own == name);
-    named.next().map(|(_, value)| value.trim_matches('"'))
 }

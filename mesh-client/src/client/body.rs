@@ -126,21 +126,28 @@ impl fmt::Debug for Body {
 }
 
 /// The body of a response: a stream of frames, with simple ways to take it whole.
-pub struct ResponseBody {
-    incoming: Incoming,
-    /// The connection counts the request as under way until its answer is read or dropped.
-    _in_flight: InFlight,
+pub struct ResponseBody(Answer);
+
+enum Answer {
+    /// An endpoint's. It counts as under way until it is read or dropped.
+    Theirs { incoming: Incoming, _in_flight: Box<InFlight> },
+    /// One that was made here.
+    Ours(Full<Bytes>),
 }
 
 /// What [`ResponseBody::bytes`] takes at most.
 const WHOLE: usize = 16 << 20;
 
 impl ResponseBody {
-    pub(super) const fn new(incoming: Incoming, in_flight: InFlight) -> Self {
-        Self {
+    pub(super) fn new(incoming: Incoming, in_flight: InFlight) -> Self {
+        Self(Answer::Theirs {
             incoming,
-            _in_flight: in_flight,
-        }
+            _in_flight: Box::new(in_flight),
+        })
+    }
+
+    pub(super) const fn ours(body: Full<Bytes>) -> Self {
+        Self(Answer::Ours(body))
     }
 
     /// The whole body, of 16 MiB at most.
@@ -185,15 +192,24 @@ impl http_body::Body for ResponseBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(cx)
+        match &mut self.0 {
+            Answer::Theirs { incoming, .. } => Pin::new(incoming).poll_frame(cx),
+            Answer::Ours(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            Answer::Theirs { incoming, .. } => incoming.is_end_stream(),
+            Answer::Ours(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            Answer::Theirs { incoming, .. } => incoming.size_hint(),
+            Answer::Ours(body) => body.size_hint(),
+        }
     }
 }
 

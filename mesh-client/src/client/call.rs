@@ -1,100 +1,265 @@
-//! One request, from its URL to the head of its answer.
+//! One request, from its URL to the head of its answer: what the route says, then attempts as `routing`'s call machine wants them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::header::{self, HeaderMap, HeaderName};
-use http::{Request, Response, request};
-use routing::Moment;
+use http::header::{self, HeaderMap, HeaderName, RETRY_AFTER};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, request};
+use hyper::body::Incoming;
 use routing::balance::{Outcome, Picked};
-use routing::policy::{Cause, Try};
-use tokio::time::{sleep, timeout};
+use routing::call::{Call, CallPolicy, Ended, Step};
+use routing::filter::Reference;
+use routing::policy::{Cause, RetryBudget, retry_after};
+use routing::{Moment, Reason, balance};
+use tokio::time::{sleep_until, timeout_at};
 
 use super::body::{Body, ResponseBody};
 use super::error::{Broken, Error, Failure};
-use super::load::InFlight;
-use super::pool::Connection;
-use super::upstream::{Target, Upstream};
+use super::load::{Entered, InFlight};
+use super::options::Affinity;
+use super::pool::{Connection, Pool};
+use super::service::{Target, View};
+use super::upstream::Upstream;
 use super::{Shared, service_of};
+use crate::Deadline;
+use crate::policy::{Destination, Plan};
+use crate::server;
 
-/// An attempt that failed: how, where, and the request, where it can be sent again.
-struct Failed {
-    broken: Broken,
-    target: Target,
-    request: Option<Request<Body>>,
+/// Where the attempts of one call go.
+struct Way {
+    upstream: Arc<Upstream>,
+    version: Option<Box<str>>,
+    /// By which a ring-hash chooses.
+    affinity: Option<u64>,
+    /// Whether a request is kept to be sent again.
+    retries: bool,
+}
+
+/// What an attempt came to.
+struct Attempted {
+    result: Result<Response<ResponseBody>, Error>,
+    ended: Ended,
+    /// The endpoint that it was for.
+    target: Option<Target>,
+    /// The request, where it can be sent again.
+    again: Option<Request<Body>>,
+}
+
+/// What a call comes to.
+enum Ran {
+    Answered(Response<ResponseBody>),
+    /// Refused on purpose, with this status.
+    Aborted(u16),
 }
 
 impl Shared {
-    pub(super) async fn call(&self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+    pub(super) async fn call(self: &Arc<Self>, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
         let Some(service) = service_of(request.uri()) else {
             return Err(Error::new(Failure::Url, request.uri().to_string()));
         };
-        fit_for_http2(request.headers_mut());
+        self.services.policies_known(self.options.discovery_timeout).await;
         let upstream = self.upstream(&service);
-        let Some(limit) = self.options.response_timeout else {
-            return self.attempts(&upstream, request, Moment(u64::MAX)).await;
+        let view = upstream.service.view(&self.services);
+        let (mut head, body) = request.into_parts();
+        fit_for_http2(&mut head.headers);
+        let plan = view.routes.plan(&head, rand::random());
+        let Some(to) = plan.destination() else {
+            return Err(Error::new(Failure::NoBackend, service.as_str()));
         };
-        let deadline = self.now() + limit;
-        match timeout(limit, self.attempts(&upstream, request, deadline)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::timed_out(service.as_str())),
-        }
-    }
-
-    /// Attempts until one is answered or routing's retry policy has enough.
-    async fn attempts(
-        &self,
-        upstream: &Upstream,
-        mut request: Request<Body>,
-        deadline: Moment,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let method = request.method().clone();
-        upstream.budget.deposit(self.now());
-        let mut tried: Option<Target> = None;
-        for made in 1.. {
-            let Some(picked) = upstream.choose(tried.as_ref(), self.now()).await else {
-                return Err(self.nowhere(upstream));
-            };
-            let failed = match self.attempt(picked, request).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => failed,
-            };
-            let Failed {
-                broken,
-                target,
-                request: again,
-            } = *failed;
-            let again = again.and_then(|again| {
-                let cause = cause(&broken)?;
-                let retry = self.options.retry.as_ref()?;
-                let failed = Try {
-                    method: method.as_str(),
-                    made,
-                    cause,
-                    retry_after: None,
-                    replayable: true,
-                    deadline,
-                };
-                let now = self.now();
-                Some((again, retry.next(&failed, &upstream.budget, now, rand::random())?.since(now)))
-            });
-            let Some((again, wait)) = again else {
-                return Err(Error::at(upstream.service.as_str(), target.endpoint, broken));
-            };
-            tracing::debug!(service = %upstream.service, endpoint = target.endpoint.address(), failure = broken.failure.as_str(), error = %broken.source, "a request is tried again");
-            if wait > Duration::ZERO {
-                sleep(wait).await;
+        let affinity = self.affinity(&view, &head);
+        let deadline = self.deadline(&head);
+        let asked = head.headers.get(header::CONTENT_TYPE).cloned();
+        plan.edit_request(&mut head.headers);
+        rewrite(&mut head, &plan);
+        let request = Request::from_parts(head, body);
+        let policy = CallPolicy {
+            fault: plan.policy.fault,
+            timeout: plan.policy.timeout,
+            retry: self
+                .options
+                .retry
+                .as_ref()
+                .map(|own| plan.policy.retry.as_ref().unwrap_or(own)),
+        };
+        let budget = view.budgets.get(&plan.policy.name);
+        let budget = budget.map_or(&upstream.budget, |budget| &**budget);
+        self.mirror(&upstream, &plan, affinity, &request, deadline);
+        let way = self.way(&upstream, to, affinity, policy.retry.is_some());
+        match self.run(&way, policy, budget, request, deadline).await? {
+            Ran::Answered(mut response) => {
+                plan.edit_response(response.headers_mut());
+                Ok(response)
             }
-            (request, tried) = (again, Some(target));
+            Ran::Aborted(status) => Ok(aborted(asked, status)),
         }
-        unreachable!("a retry policy allows a finite number of attempts")
     }
 
-    fn nowhere(&self, upstream: &Upstream) -> Error {
-        let service = upstream.service.as_str();
-        if self.directory.has_left() {
+    /// Does what the machine says until it has enough.
+    async fn run(
+        &self,
+        way: &Way,
+        policy: CallPolicy<'_>,
+        budget: &RetryBudget,
+        request: Request<Body>,
+        deadline: Option<Moment>,
+    ) -> Result<Ran, Error> {
+        let services = &self.services;
+        let method = request.method().clone();
+        let mut call = Call::new(policy, method.as_str(), deadline, services.now());
+        let mut step = call.begin(budget, services.now(), [rand::random(), rand::random()]);
+        let mut next = Some(request);
+        let mut tried = None;
+        let mut result = Err(Error::new(Failure::Timeout, way.service()));
+        loop {
+            step = match step {
+                Step::Wait(until) => {
+                    sleep_until(services.instant(until)).await;
+                    call.on_time(services.now(), rand::random())
+                }
+                Step::Send(until) => {
+                    // The machine asks for another attempt only where there is something to send.
+                    let Some(request) = next.take() else {
+                        return result.map(Ran::Answered);
+                    };
+                    let attempted = self.attempt(way, tried.as_ref(), request, until).await;
+                    let step = call.on_ended(&attempted.ended, budget, services.now(), rand::random());
+                    (next, result) = (attempted.again, attempted.result);
+                    if step != Step::Over {
+                        tracing::debug!(service = way.service(), after = ?attempted.ended.cause, "a request is tried again");
+                        // An answer that nobody will read is not held while the next is waited for.
+                        result = Err(Error::timed_out(way.service()));
+                    }
+                    tried = attempted.target.or(tried);
+                    step
+                }
+                Step::Abort(status) => return Ok(Ran::Aborted(status)),
+                Step::Over | Step::Expired => return result.map(Ran::Answered),
+            };
+        }
+    }
+
+    /// Sends copies to the route's mirrors. Nobody waits for them, and what cannot be sent twice has none.
+    fn mirror(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        plan: &Plan,
+        affinity: Option<u64>,
+        request: &Request<Body>,
+        deadline: Option<Moment>,
+    ) {
+        for mirror in &plan.policy.mirrors {
+            if !mirror.chance.hits(rand::random()) {
+                continue;
+            }
+            let Some(copy) = spare(request) else { return };
+            let way = self.way(upstream, &mirror.to, affinity, false);
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                let until = deadline.unwrap_or(Moment(u64::MAX));
+                if let Err(error) = shared.attempt(&way, None, copy, until).await.result {
+                    tracing::debug!(%error, "a mirrored request was lost");
+                }
+            });
+        }
+    }
+
+    fn way(&self, called: &Arc<Upstream>, to: &Destination, affinity: Option<u64>, retries: bool) -> Way {
+        Way {
+            upstream: match &to.service {
+                Some(other) if *other != called.service.name => self.upstream(other),
+                _ => Arc::clone(called),
+            },
+            version: to.version.clone(),
+            affinity,
+            retries,
+        }
+    }
+
+    /// When the call is over: the soonest of what the client, the request, and the request that this one helps to answer say.
+    fn deadline(&self, head: &request::Parts) -> Option<Moment> {
+        let own = self.options.response_timeout.map(Deadline::after);
+        let told = head.extensions.get::<Deadline>().copied();
+        let all = [own, told, Deadline::of(&head.headers), Deadline::current()];
+        let soonest = all.into_iter().flatten().min();
+        soonest.map(|deadline| self.services.moment(deadline.instant()))
+    }
+
+    /// By which a ring-hash finds the request's endpoint; none where the request has no such thing, and any will do.
+    fn affinity(&self, view: &View, head: &request::Parts) -> Option<u64> {
+        if let Some(Affinity(affinity)) = head.extensions.get() {
+            return Some(*affinity);
+        }
+        let fields: &dyn routing::Fields = &head.headers;
+        match view.connection.hash.as_ref()? {
+            Reference::ClientIp => Some(self.services.source()),
+            by => fields.referred(by).map(balance::affinity),
+        }
+    }
+
+    /// One attempt at one endpoint, until that moment.
+    async fn attempt(&self, way: &Way, tried: Option<&Target>, mut request: Request<Body>, until: Moment) -> Attempted {
+        let services = &self.services;
+        let Ok(permit) = way.upstream.service.breaker.admit() else {
+            return Attempted::nowhere(Error::new(Failure::Full, way.service()));
+        };
+        let Some((picked, pool)) = self.choose(way, tried, until).await else {
+            return Attempted::nowhere(self.nowhere(way));
+        };
+        let target = picked.address().clone();
+        if until != Moment(u64::MAX) {
+            Deadline::tell(until.since(services.now()), request.headers_mut());
+        }
+        // Only a call that may be tried again pays for a copy of the head, and only where the body can be sent again.
+        let kept = if way.retries { spare(&request) } else { None };
+        let sending = send(&pool, request);
+        let sent = match until {
+            Moment(u64::MAX) => Some(sending.await),
+            _ => timeout_at(services.instant(until), sending).await.ok(),
+        };
+        let (result, cause, retry_after, again) = match sent {
+            Some(Ok((response, entered))) => {
+                let (cause, retry_after) = self.judge(&picked, &response);
+                let in_flight = InFlight::new(picked, entered, permit);
+                let mut response = response.map(|body| ResponseBody::new(body, in_flight));
+                response.extensions_mut().insert(target.0.clone());
+                (Ok(response), cause, retry_after, kept)
+            }
+            Some(Err(lost)) => {
+                // The breaker is the service's, the body the caller's. Of the rest, a stream that is reset says something about one
+                // request; a connection that is gone, about the endpoint.
+                match lost.broken.failure {
+                    Failure::Full | Failure::Body => {}
+                    _ if lost.is_gone => picked.finish(Outcome::Unreachable, services.now()),
+                    _ => picked.finish(Outcome::Failure, services.now()),
+                }
+                tracing::debug!(service = way.service(), endpoint = target.0.address(), error = %lost.broken.source, "an attempt failed");
+                let cause = cause(&lost.broken);
+                let error = Error::at(way.service(), target.0.clone(), lost.broken);
+                (Err(error), cause, None, lost.unsent.or(kept))
+            }
+            None => {
+                picked.finish(Outcome::Failure, services.now());
+                (Err(Error::timed_out(way.service())), Some(Cause::Timeout), None, kept)
+            }
+        };
+        Attempted {
+            result,
+            ended: Ended {
+                cause,
+                retry_after,
+                replayable: again.is_some(),
+            },
+            target: Some(target),
+            again,
+        }
+    }
+
+    fn nowhere(&self, way: &Way) -> Error {
+        let service = way.service();
+        if self.services.has_left() {
             Error::new(Failure::Left, service)
-        } else if upstream.is_opaque() {
+        } else if way.upstream.service.is_opaque() {
             let why = "it is served as opaque TCP: connect to it, or map a local port to it";
             Error::because(Failure::Mismatch, service, why)
         } else {
@@ -102,54 +267,94 @@ impl Shared {
         }
     }
 
-    /// One attempt at one endpoint.
-    async fn attempt(&self, picked: Picked<Target>, request: Request<Body>) -> Result<Response<ResponseBody>, Box<Failed>> {
-        let target = picked.address().clone();
-        let connection = match target.pool.connection().await {
-            Ok(connection) => connection,
-            Err(broken) => {
-                picked.finish(Outcome::Failure, self.now());
-                return Err(Box::new(Failed {
-                    broken,
-                    target,
-                    request: Some(request),
-                }));
-            }
+    /// Chooses an endpoint, once the service is known.
+    async fn choose(&self, way: &Way, tried: Option<&Target>, until: Moment) -> Option<(Picked<Target>, Arc<Pool>)> {
+        let pick = || {
+            let view = way.upstream.service.view(&self.services);
+            let random = way.affinity.unwrap_or_else(rand::random);
+            let now = self.services.now();
+            way.upstream.pick(&view, way.version.as_deref(), tried, now, random)
         };
-        match self.send(&connection, picked, request).await {
-            Ok(mut response) => {
-                response.extensions_mut().insert(target.endpoint);
-                Ok(response)
-            }
-            Err((broken, request)) => Err(Box::new(Failed { broken, target, request })),
+        if let Some(picked) = pick() {
+            return Some(picked);
         }
+        let left = until.since(self.services.now());
+        let limit = self.options.discovery_timeout.min(left);
+        way.upstream.service.discovered(limit).await;
+        pick()
     }
 
-    async fn send(
-        &self,
-        connection: &Arc<Connection>,
-        picked: Picked<Target>,
-        request: Request<Body>,
-    ) -> Result<Response<ResponseBody>, (Broken, Option<Request<Body>>)> {
-        // Only a client that retries pays for a copy of the head, and only where the body can be sent again.
-        let spare = self.options.retry.as_ref().and_then(|_| spare(&request));
-        let entered = connection.load.enter();
-        let mut sender = connection.sender();
-        match sender.try_send_request(request).await {
-            Ok(response) => {
-                picked.answered(Outcome::Success, self.now());
-                Ok(response.map(|body| ResponseBody::new(body, InFlight::new(picked, entered))))
-            }
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let mut broken = Broken::sent(error.into_error(), connection.is_refused());
-                broken.untouched |= unsent.is_some();
-                // A stream that is reset says something about one request; a connection that is gone, about the endpoint.
-                if sender.is_closed() {
-                    picked.finish(Outcome::Failure, self.now());
-                }
-                Err((broken, unsent.or(spare)))
-            }
+    /// Notes what an answer says of its endpoint, and tells what it is to a retry policy.
+    fn judge(&self, picked: &Picked<Target>, response: &Response<Incoming>) -> (Option<Cause>, Option<Duration>) {
+        let now = self.services.now();
+        let status = status_of(response);
+        let outcome = if status >= 500 { Outcome::Failure } else { Outcome::Success };
+        picked.answered(outcome, now);
+        let retry_after = asks_for_rest(status, response.headers());
+        if let Some(after) = retry_after {
+            picked.rest(after, now);
+        }
+        ((status >= 400).then_some(Cause::Status(status)), retry_after)
+    }
+}
+
+impl Way {
+    fn service(&self) -> &str {
+        self.upstream.service.name.as_str()
+    }
+}
+
+impl Attempted {
+    /// There was nobody to send it to, and there will not be soon.
+    const fn nowhere(error: Error) -> Self {
+        let ended = Ended {
+            cause: None,
+            retry_after: None,
+            replayable: false,
+        };
+        Self {
+            result: Err(error),
+            ended,
+            target: None,
+            again: None,
+        }
+    }
+}
+
+/// A request that was lost on its way.
+struct Lost {
+    broken: Broken,
+    /// The request, where nothing of it was sent.
+    unsent: Option<Request<Body>>,
+    /// Whether the connection is gone, or was never made.
+    is_gone: bool,
+}
+
+/// Sends a request over one of the pool's connections.
+async fn send(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Incoming>, Entered), Lost> {
+    let connection: Arc<Connection> = match pool.connection().await {
+        Ok(connection) => connection,
+        Err(broken) => {
+            return Err(Lost {
+                broken,
+                unsent: Some(request),
+                is_gone: true,
+            });
+        }
+    };
+    let entered = connection.load.enter();
+    let mut sender = connection.sender();
+    match sender.try_send_request(request).await {
+        Ok(response) => Ok((response, entered)),
+        Err(mut error) => {
+            let unsent = error.take_message();
+            let mut broken = Broken::sent(error.into_error(), connection.is_refused());
+            broken.untouched |= unsent.is_some();
+            Err(Lost {
+                broken,
+                unsent,
+                is_gone: sender.is_closed(),
+            })
         }
     }
 }
@@ -164,13 +369,59 @@ fn spare(request: &Request<Body>) -> Option<Request<Body>> {
     if let Some(protocol) = request.extensions().get::<hyper::ext::Protocol>() {
         parts.extensions.insert(protocol.clone());
     }
-    let parts: request::Parts = parts;
     Some(Request::from_parts(parts, body))
+}
+
+/// Puts the path and the host in place that the route has for the request.
+fn rewrite(head: &mut request::Parts, plan: &Plan) {
+    let mut parts = head.uri.clone().into_parts();
+    if let Some(target) = plan.target().and_then(|target| target.parse::<PathAndQuery>().ok()) {
+        parts.path_and_query = Some(target);
+    }
+    if let Some(host) = plan.host().and_then(|host| host.to_str().ok()?.parse().ok()) {
+        parts.authority = Some(host);
+    }
+    if let Ok(uri) = Uri::from_parts(parts) {
+        head.uri = uri;
+    }
+}
+
+/// The answer to a request that is refused on purpose.
+fn aborted(asked: Option<HeaderValue>, status: u16) -> Response<ResponseBody> {
+    let asked: HeaderMap = asked.into_iter().map(|kind| (header::CONTENT_TYPE, kind)).collect();
+    let detail = "the route refuses some requests on purpose";
+    let mut response = server::answer(&asked, Reason::FaultInjected, detail);
+    // A status of gRPC comes with 200.
+    if response.status() != StatusCode::OK {
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    response.map(ResponseBody::ours)
+}
+
+/// The status of an answer. One of gRPC that is only a status has it among its fields ("Trailers-Only"); it counts as what it stands for.
+fn status_of(response: &Response<Incoming>) -> u16 {
+    let grpc = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
+    match grpc.map(str::parse::<u16>) {
+        Some(Ok(4)) => 504,
+        Some(Ok(8)) => 429,
+        Some(Ok(12)) => 501,
+        Some(Ok(14)) => 503,
+        Some(Ok(2 | 13 | 15)) => 500,
+        _ => response.status().as_u16(),
+    }
+}
+
+/// For how long the endpoint asks to be left alone, where that is what the status is about (RFC 9110 §10.2.3, RFC 6585 §4).
+fn asks_for_rest(status: u16, headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER).filter(|_| matches!(status, 429 | 503))?;
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    retry_after(value.to_str().ok()?, unix.as_secs())
 }
 
 /// What routing's retry policy calls it; None where trying again does not help.
 const fn cause(broken: &Broken) -> Option<Cause> {
     match broken.failure {
+        Failure::Full => None,
         _ if broken.untouched => Some(Cause::ConnectFailure),
         Failure::Reset => Some(Cause::Reset),
         _ => None,
@@ -239,5 +490,10 @@ mod tests {
         assert_eq!(cause(&broken(Failure::Reset, false)), Some(Cause::Reset));
         assert_eq!(cause(&broken(Failure::Protocol, false)), None);
         assert_eq!(cause(&broken(Failure::Body, false)), None);
+        assert_eq!(
+            cause(&broken(Failure::Full, true)),
+            None,
+            "more requests do not help who has too many"
+        );
     }
 }

@@ -27,6 +27,10 @@ pub enum Failure {
     Timeout,
     /// The endpoint has too much to do, and says so.
     Overloaded,
+    /// As much is under way to the service as may be: its circuit breaker is open.
+    Full,
+    /// Every backend of the request's route has the weight 0.
+    NoBackend,
     /// The endpoint broke the protocol, or the request is one that HTTP/2 cannot carry.
     Protocol,
     /// The request's own body failed while it was read.
@@ -50,6 +54,8 @@ impl Failure {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Overloaded => "overloaded",
+            Self::Full => "full",
+            Self::NoBackend => "no-backend",
             Self::Protocol => "protocol",
             Self::Body => "body",
             Self::Forbidden => "forbidden",
@@ -69,6 +75,8 @@ impl fmt::Display for Failure {
             Self::Reset => "the connection broke",
             Self::Timeout => "no answer came in time",
             Self::Overloaded => "the endpoint is overloaded",
+            Self::Full => "the circuit breaker is open",
+            Self::NoBackend => "every backend of the route has the weight 0",
             Self::Protocol => "the protocol was broken",
             Self::Body => "the request's body failed",
             Self::Forbidden => "this member may not connect",

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use routing::balance::Picked;
+use routing::policy::Permit;
 
-use super::upstream::Target;
+use super::service::Target;
 
 /// How much is under way in one place.
 #[derive(Debug, Clone, Default)]
@@ -31,17 +32,19 @@ impl Drop for Entered {
     }
 }
 
-/// A request that is under way: for its endpoint, by which the balancer chooses, and for its connection.
+/// A request that is under way: for its endpoint, by which the balancer chooses, for its connection, and for its service's breaker.
 pub(super) struct InFlight {
     _endpoint: Picked<Target>,
     _connection: Entered,
+    _service: Permit,
 }
 
 impl InFlight {
-    pub(super) const fn new(endpoint: Picked<Target>, connection: Entered) -> Self {
+    pub(super) const fn new(endpoint: Picked<Target>, connection: Entered, service: Permit) -> Self {
         Self {
             _endpoint: endpoint,
             _connection: connection,
+            _service: service,
         }
     }
 }

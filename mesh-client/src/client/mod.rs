@@ -1,4 +1,4 @@
-//! Calling: URL → service → snapshot → balancer → pooled connection → mutual TLS.
+//! Calling: URL → service → route → snapshot → balancer → pooled connection → mutual TLS.
 
 mod body;
 mod call;
@@ -6,6 +6,7 @@ mod error;
 mod load;
 mod options;
 mod pool;
+mod service;
 mod upstream;
 
 use std::collections::HashMap;
@@ -14,23 +15,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Buf;
 use http::uri::Uri;
 use http::{Request, Response};
 use identity::ServiceName;
-use routing::Moment;
 use tower::Service;
 
 pub use body::{Body, BodyError, ResponseBody};
 pub(crate) use error::Broken;
 pub use error::{Error, Failure};
-pub use options::ClientOptions;
+pub use options::{Affinity, ClientOptions};
+pub(crate) use service::Services;
 
 use crate::BoxError;
-use crate::discovery::Directory;
-use crate::tls::Credentials;
 use upstream::Upstream;
 
 /// Services that one client remembers before it forgets those that nobody serves.
@@ -44,21 +42,17 @@ const REMEMBERED: usize = 256;
 pub struct Client(Arc<Shared>);
 
 struct Shared {
-    directory: Arc<Directory>,
-    credentials: Credentials,
+    services: Arc<Services>,
     options: ClientOptions,
-    start: Instant,
     upstreams: Mutex<HashMap<ServiceName, Arc<Upstream>>>,
 }
 
 impl Client {
-    pub(crate) fn new(directory: Arc<Directory>, credentials: Credentials, options: ClientOptions) -> Self {
+    pub(crate) fn new(services: Arc<Services>, options: ClientOptions) -> Self {
         let upstreams = Mutex::default();
         Self(Arc::new(Shared {
-            directory,
-            credentials,
+            services,
             options,
-            start: Instant::now(),
             upstreams,
         }))
     }
@@ -119,10 +113,6 @@ impl fmt::Debug for Client {
 }
 
 impl Shared {
-    fn now(&self) -> Moment {
-        Moment::default() + self.start.elapsed()
-    }
-
     fn upstream(&self, service: &ServiceName) -> Arc<Upstream> {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upstream) = upstreams.get(service) {
@@ -132,7 +122,7 @@ impl Shared {
         if upstreams.len() >= REMEMBERED {
             upstreams.retain(|_, upstream| upstream.is_served());
         }
-        let new = Upstream::new(service.clone(), &self.directory, &self.credentials, &self.options);
+        let new = Upstream::new(self.services.service(service), &self.services, &self.options);
         Arc::clone(upstreams.entry(service.clone()).or_insert_with(|| Arc::new(new)))
     }
 }

@@ -9,16 +9,17 @@ use routing::policy::{Retry, RetryOn};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How an endpoint is chosen. Default: of two drawn at random the one that is expected to answer sooner.
-    pub balance: Balance,
-    /// When a request is sent again; never where there is none. Default: twice more where no connection could be made or it broke,
+    /// How an endpoint is chosen. Default: as the mesh says of the service; where it says nothing, of two drawn at random the one
+    /// that is expected to answer sooner.
+    pub balance: Option<Balance>,
+    /// When a request is sent again whose route does not say; never, whatever its route says, where there is none. Default: twice more where no connection could be made or it broke,
     /// within a budget of a fifth of the requests.
     pub retry: Option<Retry>,
     /// How long connecting and the handshake may take together. Default 1 s.
     pub connect_timeout: Duration,
     /// How long the head of an answer may take, retries included. Default: for as long as the caller waits.
     pub response_timeout: Option<Duration>,
-    /// How long a service of which nothing is known yet is waited for. Default 3 s.
+    /// How long a service of which nothing is known yet is waited for, and the policies of the mesh. Default 3 s.
     pub discovery_timeout: Duration,
     /// The most connections to one endpoint, at least 1. Default 2; more are opened only where the first is busy.
     pub connections: usize,
@@ -32,7 +33,7 @@ impl Default for ClientOptions {
             ..RetryOn::default()
         };
         Self {
-            balance: Balance::PeakEwma,
+            balance: None,
             retry: Some(Retry {
                 attempts: 3,
                 on,
@@ -57,7 +58,7 @@ impl ClientOptions {
     /// The same with another way to choose endpoints.
     #[must_use]
     pub const fn balance(mut self, balance: Balance) -> Self {
-        self.balance = balance;
+        self.balance = Some(balance);
         self
     }
 
@@ -75,3 +76,8 @@ impl ClientOptions {
         self
     }
 }
+
+/// Among the extensions of a request: by which the endpoint is chosen that owns it, where the client or the mesh balances by
+/// [`RingHash`](Balance::RingHash), in place of what the mesh says to go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affinity(pub u64);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::SpiffeId;
+use routing::policy::{Breaker, Connected, Refused};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(super) struct Dial {
     pub(super) tls: Arc<ClientTls>,
     pub(super) credentials: Credentials,
+    pub(super) breaker: Arc<Breaker>,
     pub(super) connect_timeout: Duration,
     pub(super) most: usize,
 }
@@ -61,6 +63,8 @@ pub(super) struct Connection {
     generation: u64,
     own: SpiffeId,
     refused: Arc<AtomicBool>,
+    /// Counts among the connections to the service.
+    _connected: Connected,
 }
 
 impl Connection {
@@ -89,6 +93,7 @@ impl Pool {
             Ok(connection) => return Ok(connection),
             Err(opening) => opening,
         };
+        let _pending = self.dial.breaker.wait().map_err(full)?;
         match opening.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(connection))) => Ok(Arc::clone(connection)),
             Ok(Some(Err(error))) => Err(refusal(error)),
@@ -109,21 +114,30 @@ impl Pool {
             .iter()
             .min_by_key(|ready| (ready.generation != held.generation, ready.load.now()))
             .cloned();
+        let breaker = &self.dial.breaker;
         let Some(least) = least else {
-            return Err(self.open(&mut slots));
+            // An endpoint without a connection would get no requests, however many there are to others.
+            return Err(self.open(&mut slots, breaker.connect_anyway()));
         };
         let stale = least.generation != held.generation;
         let busy = least.load.now() >= BUSY && slots.ready.len() < self.dial.most;
         let quiet = slots.quiet_until.is_some_and(|until| Instant::now() < until);
-        if (stale || busy) && !quiet {
+        let connected = match (stale, busy) {
+            _ if quiet => None,
+            // It takes the place of the old one.
+            (true, _) => Some(breaker.connect_anyway()),
+            (false, true) => breaker.connect().ok(),
+            (false, false) => None,
+        };
+        if let Some(connected) = connected {
             // Opened beside; this request does not wait for it.
-            let _ = self.open(&mut slots);
+            let _ = self.open(&mut slots, connected);
         }
         Ok(least)
     }
 
     /// Begins to open a connection, unless one is being opened.
-    fn open(self: &Arc<Self>, slots: &mut Slots) -> watch::Receiver<Opening> {
+    fn open(self: &Arc<Self>, slots: &mut Slots, connected: Connected) -> watch::Receiver<Opening> {
         if let Some(opening) = slots.opening.as_ref().filter(|opening| opening.has_changed().is_ok()) {
             return opening.clone();
         }
@@ -131,7 +145,7 @@ impl Pool {
         slots.opening = Some(opening.clone());
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            let opened = pool.dial().await.map(Arc::new).map_err(Arc::new);
+            let opened = pool.dial(connected).await.map(Arc::new).map_err(Arc::new);
             pool.opened(&opened);
             result.send_replace(Some(opened));
         });
@@ -155,14 +169,14 @@ impl Pool {
         }
     }
 
-    async fn dial(&self) -> Result<Connection, TlsError> {
+    async fn dial(&self, connected: Connected) -> Result<Connection, TlsError> {
         let limit = self.dial.connect_timeout;
-        timeout(limit, self.handshake())
+        timeout(limit, self.handshake(connected))
             .await
             .unwrap_or(Err(TlsError::Timeout(limit)))
     }
 
-    async fn handshake(&self) -> Result<Connection, TlsError> {
+    async fn handshake(&self, connected: Connected) -> Result<Connection, TlsError> {
         let stream = TcpStream::connect(&self.address).await.map_err(TlsError::Connect)?;
         let _ = stream.set_nodelay(true);
         let own = self.dial.credentials.held().svid.id().clone();
@@ -195,8 +209,14 @@ impl Pool {
             generation,
             own,
             refused,
+            _connected: connected,
         })
     }
+}
+
+/// The service's breaker is open, which says nothing of the endpoint.
+fn full(refused: Refused) -> Broken {
+    Broken::before(Failure::Full, refused)
 }
 
 fn refusal(error: &Arc<TlsError>) -> Broken {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use identity::{Matcher, ServiceName, SpiffeId};
 use routing::Moment;
-use routing::balance::{Balance, Balancer, Outcome, Picked};
-use routing::policy::OutlierSettings;
+use routing::balance::{Balance, Balancer, Outcome, Picked, Settings};
+use routing::upstream::{ConnectionPolicy, Kind};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -29,12 +29,14 @@ const VERDICT: Duration = Duration::from_secs(10);
 const DISCOVERY: Duration = Duration::from_secs(3);
 /// Services that are remembered before those that nobody serves are forgotten: names may come from a program.
 const REMEMBERED: usize = 256;
-/// As for requests: one connection that cannot be made is little evidence, and discovery will tell.
-const OUTLIER: OutlierSettings = OutlierSettings {
-    consecutive_failures: 1,
-    ejection: Duration::from_secs(2),
-    max_ejected: 0.99,
-};
+
+/// Connections last, so what counts is how many there are. As for requests, one that cannot be made takes its endpoint out for a while.
+fn settings() -> Settings {
+    Settings {
+        balance: Balance::LeastRequest,
+        ..ConnectionPolicy::usual(Kind::Service).balancing
+    }
+}
 
 /// The services that a member has opaque connections to.
 pub(crate) struct Dialers {
@@ -89,7 +91,7 @@ impl Dialers {
             let failure = broken.failure;
             // One that refuses is alive.
             if !matches!(failure, Failure::Forbidden | Failure::Overloaded) {
-                picked.finish(Outcome::Failure, self.now());
+                picked.finish(Outcome::Unreachable, self.now());
             }
             let error = Error::at(service.as_str(), endpoint.clone(), broken);
             if failure == Failure::Forbidden {
@@ -135,8 +137,7 @@ impl Dialer {
         let mut snapshots = directory.subscribe(service);
         // Whatever is known already counts as a change.
         snapshots.mark_changed();
-        // Connections last, so what counts is how many there are.
-        let balancer = Balancer::new(Balance::LeastRequest, Some(OUTLIER), []);
+        let balancer = Balancer::new(settings(), Vec::<(Endpoint, u16)>::new());
         Self {
             tls: ClientTls::new(credentials.clone(), Matcher::Id(id)).speaking(Protocol::Tcp),
             current: Mutex::new(Current { snapshots, balancer }),
@@ -158,9 +159,8 @@ impl Dialer {
                 .endpoints
                 .iter()
                 .filter(|endpoint| endpoint.protocol() == Protocol::Tcp);
-            current.balancer = current
-                .balancer
-                .replace(opaque.map(|endpoint| (endpoint.clone(), endpoint.weight())));
+            let opaque = opaque.map(|endpoint| (endpoint.clone(), endpoint.weight()));
+            current.balancer = current.balancer.replace(settings(), opaque, now);
         }
         match tried {
             Some(tried) => current.balancer.pick_except(tried, now, rand::random()),

@@ -1,14 +1,16 @@
-//! From TOML to [`Policies`], with every mistake told at its place.
+//! From TOML to [`Policies`], with every mistake told at its place: who may call whom, and how the endpoints of services are used.
+//! Where calls go is [`traffic`]'s.
 
 use std::collections::BTreeMap;
 
 use identity::{ServiceName, SpiffeId, TrustDomain};
-use routing::config::{Diagnostics, Document, Source, Spanned, nearest};
+use routing::config::{Diagnostics, Document, Period, Source, Spanned, nearest, raw};
 use routing::matching::{MethodMatch, PathPattern, PathPatternError};
+use routing::upstream::Kind;
 use serde::Deserialize;
 
 use super::access::{Action, Mode, Rule};
-use super::{Default, MAX_DOCUMENT, Policies, Scoped};
+use super::{Default, MAX_DOCUMENT, Policies, Scoped, traffic};
 
 #[derive(Debug, std::default::Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +23,25 @@ struct RawDefault {
 #[serde(deny_unknown_fields)]
 struct RawService {
     policy: Option<RawDefault>,
+    balance: Option<Spanned<String>>,
+    hash: Option<Spanned<String>>,
+    outlier: Option<raw::Outlier>,
+    breaker: Option<raw::Breaker>,
+    slow_start: Option<Spanned<Period>>,
+    zone: Option<Spanned<raw::Zone>>,
+}
+
+impl RawService {
+    fn connection(&self) -> raw::Connection<'_> {
+        raw::Connection {
+            balance: self.balance.as_ref(),
+            hash: self.hash.as_ref(),
+            outlier: self.outlier.as_ref(),
+            breaker: self.breaker.as_ref(),
+            slow_start: self.slow_start.as_ref(),
+            zone: self.zone.as_ref(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,10 +57,10 @@ struct RawRule {
     ports: Option<Spanned<Vec<Spanned<u16>>>>,
 }
 
-type Texts = Spanned<Vec<Spanned<String>>>;
+pub(super) type Texts = Spanned<Vec<Spanned<String>>>;
 
 /// The longest name of a rule: it is a label of metrics and stands in every line of log about it.
-const MAX_NAME: usize = 128;
+pub(super) const MAX_NAME: usize = 128;
 
 pub(super) fn compile(source: &Source, trust_domain: &TrustDomain) -> Result<Policies, Diagnostics> {
     let mut diagnostics = Diagnostics::new(source);
@@ -61,11 +82,15 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
     };
     let usual = default.unwrap_or_default();
     let mut services = BTreeMap::new();
+    let mut connections = BTreeMap::new();
     for (name, section) in document.named("services", diagnostics) {
         let name = service_name(&name, diagnostics);
         let Some(raw) = section.read::<RawService>(diagnostics) else {
             continue;
         };
+        if let (Some(name), Some(connection)) = (&name, raw.value.connection().compile(Kind::Service, diagnostics)) {
+            connections.insert(name.clone(), connection);
+        }
         let own = raw.value.policy.map(|raw| compile_default(&raw, usual, diagnostics));
         if let (Some(name), Some(Some(own))) = (name, own) {
             services.insert(name, own);
@@ -91,11 +116,15 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
             rules.push(rule);
         }
     }
+    let routes = document.list("routes", diagnostics);
     document.finish(diagnostics);
+    let routes = traffic::routes(routes, trust_domain, diagnostics);
     let policies = Policies {
         default: default?,
         services,
         rules,
+        connections,
+        routes: routes?,
     };
     // Only where everything else is right: a default that was misspelt is one mistake, not one for each rule.
     if diagnostics.is_empty() {
@@ -200,7 +229,7 @@ fn one_of<T: Copy>(what: &str, text: &Spanned<String>, known: &[(&str, T)], diag
     None
 }
 
-fn service_name(text: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<ServiceName> {
+pub(super) fn service_name(text: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<ServiceName> {
     let refused = match ServiceName::new(text.get_ref()) {
         Ok(name) => return Some(name),
         Err(refused) => refused,
@@ -210,7 +239,7 @@ fn service_name(text: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option
 }
 
 /// A service by its name, or any identity of the mesh by its SPIFFE ID.
-fn principal(text: &Spanned<String>, trust_domain: &TrustDomain, diagnostics: &mut Diagnostics) -> Option<SpiffeId> {
+pub(super) fn principal(text: &Spanned<String>, trust_domain: &TrustDomain, diagnostics: &mut Diagnostics) -> Option<SpiffeId> {
     if !text.get_ref().contains(':') {
         return Some(SpiffeId::of_service(trust_domain, &service_name(text, diagnostics)?));
     }

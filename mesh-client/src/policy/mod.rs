@@ -1,4 +1,4 @@
-//! What is decided for the whole mesh in one place, and pushed to its members: who may talk to whom.
+//! What is decided for the whole mesh in one place, and pushed to its members: who may talk to whom, and where requests go.
 //!
 //! The document is TOML, and compiles with the same diagnostics as the gateway's config. It is pure: the control plane compiles it
 //! before it accepts it, every member compiles what it is sent, and both judge by the same code.
@@ -29,18 +29,23 @@
 mod access;
 mod document;
 mod follow;
+mod routes;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::BTreeMap;
 
-use identity::{ServiceName, TrustDomain};
+use identity::{ServiceName, SpiffeId, TrustDomain};
 pub use routing::config::{Diagnostics, Source};
+use routing::upstream::{ConnectionPolicy, Kind};
 
 pub use access::{Access, Action, Ask, Mode, Verdict};
 pub(crate) use follow::{Follower, Known};
+pub(crate) use routes::{Destination, Plan, Routes};
 
 use access::Rule;
+use routes::ScopedRoute;
 
 /// The longest document: what every member keeps of it is compiled, and what is sent at each change is this.
 pub const MAX_DOCUMENT: usize = 1 << 20;
@@ -51,6 +56,8 @@ pub struct Policies {
     default: Default,
     services: BTreeMap<ServiceName, Default>,
     rules: Vec<Scoped>,
+    connections: BTreeMap<ServiceName, ConnectionPolicy>,
+    routes: Vec<ScopedRoute>,
 }
 
 /// What holds where no rule matches, and whether it is held to.
@@ -93,6 +100,18 @@ impl Policies {
         let Default { action, mode } = self.services.get(service).copied().unwrap_or(self.default);
         let rules = self.rules.iter().filter(|rule| rule.protects(service));
         Access::new(action, mode, rules.map(|scoped| scoped.rule.clone()))
+    }
+
+    /// How the endpoints of `service` are used by whoever calls it.
+    pub(crate) fn connection(&self, service: &ServiceName) -> ConnectionPolicy {
+        let own = self.connections.get(service).cloned();
+        own.unwrap_or_else(|| ConnectionPolicy::usual(Kind::Service))
+    }
+
+    /// Where the calls of `caller` to `service` go.
+    pub(crate) fn routes(&self, caller: &SpiffeId, service: &ServiceName) -> Routes {
+        let places = traffic::of(&self.routes, Some(caller), service);
+        Routes::new(places.into_iter().map(|at| self.routes[at].route.clone()).collect())
     }
 }
 

@@ -17,10 +17,26 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The answer to a request with these header fields, for `reason`; `detail` says what it is about this request.
 #[must_use]
 pub fn answer(request: &HeaderMap, reason: Reason, detail: &str) -> Response<Full<Bytes>> {
-    if is_grpc(request) {
-        status(reason, detail)
-    } else {
-        problem(reason, detail)
+    Caller::of(request).answer(reason, detail)
+}
+
+/// What a caller understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    Grpc,
+    Other,
+}
+
+impl Caller {
+    pub(super) fn of(request: &HeaderMap) -> Self {
+        if is_grpc(request) { Self::Grpc } else { Self::Other }
+    }
+
+    pub(super) fn answer(self, reason: Reason, detail: &str) -> Response<Full<Bytes>> {
+        match self {
+            Self::Grpc => status(reason, detail),
+            Self::Other => problem(reason, detail),
+        }
     }
 }
 

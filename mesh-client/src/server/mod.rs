@@ -21,9 +21,10 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::SpiffeId;
+use routing::Reason;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt as _};
 
@@ -31,13 +32,14 @@ pub use answer::{answer, problem};
 pub use forwarded::X_FORWARDED_CLIENT_CERT;
 pub(crate) use guard::Guard;
 
-use answer::Answer;
+use answer::{Answer, Caller};
+use guard::Refused;
 use linger::Lingering;
 
-use crate::BoxError;
 use crate::drain;
 use crate::opaque::{Arrival, Hall};
 use crate::tls::{PeerIdentity, Protocol, ServerTls, TlsError};
+use crate::{BoxError, Deadline};
 
 /// What a server allows its peers.
 #[derive(Debug, Clone)]
@@ -255,17 +257,28 @@ impl Connection {
         let own = self.tls.credentials().held().svid.id().clone();
         let guard = self.guard.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            let caller = Caller::of(request.headers());
+            // Read at once: what is left is counted from here.
+            let deadline = Deadline::of(request.headers());
+            let late = deadline.is_some_and(|deadline| deadline.left().is_zero());
             let refused = guard
                 .as_ref()
-                .and_then(|guard| guard.admit(&mut request, peer.as_ref()).err());
+                .and_then(|guard| guard.admit(&mut request, peer.as_ref()).err())
+                .or_else(|| late.then_some(LATE));
             let served = match refused {
-                Some(refused) => Err(answer(request.headers(), refused.reason, refused.detail)),
-                None => Ok(service.clone().oneshot(introduce(request, peer.as_ref(), &own))),
+                Some(refused) => Err(refused),
+                None => Ok(service.clone().oneshot(introduce(request, peer.as_ref(), &own, deadline))),
             };
             async move {
-                match served {
-                    Ok(served) => Ok(served.await?.map(|body| Answer::Theirs { body })),
-                    Err(refused) => Ok::<_, S::Error>(refused.map(|body| Answer::Ours { body })),
+                let answered = match served {
+                    Ok(served) => in_time(served, deadline).await,
+                    Err(refused) => Err(refused),
+                };
+                match answered {
+                    Ok(answered) => Ok(answered?.map(|body| Answer::Theirs { body })),
+                    Err(Refused { reason, detail }) => {
+                        Ok::<_, S::Error>(caller.answer(reason, detail).map(|body| Answer::Ours { body }))
+                    }
                 }
             }
         });
@@ -304,9 +317,33 @@ impl Connection {
     }
 }
 
+/// Nobody waits for the answer any more, so that the work for it is not begun, or not gone on with.
+const LATE: Refused = Refused {
+    reason: Reason::DeadlineExceeded,
+    detail: "the time that the caller gave the request is over",
+};
+
+/// Works until the deadline, which calls that the work makes have as well.
+async fn in_time<F: Future>(work: F, deadline: Option<Deadline>) -> Result<F::Output, Refused> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline.instant().into(), deadline.scope(work))
+            .await
+            .map_err(|_| LATE),
+        None => Ok(work.await),
+    }
+}
+
 /// Puts what the handshake proved where handlers look for it, in place of whatever the peer claims.
-fn introduce<B>(mut request: Request<B>, peer: Option<&PeerIdentity>, own: &SpiffeId) -> Request<B> {
+fn introduce<B>(
+    mut request: Request<B>,
+    peer: Option<&PeerIdentity>,
+    own: &SpiffeId,
+    deadline: Option<Deadline>,
+) -> Request<B> {
     request.extensions_mut().remove::<PeerIdentity>();
+    if let Some(deadline) = deadline {
+        request.extensions_mut().insert(deadline);
+    }
     forwarded::replace(request.headers_mut(), peer, own);
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer.clone());

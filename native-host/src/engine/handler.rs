@@ -418,7 +418,7 @@ async fn checkout(
         host,
         port: authority.port_u16().unwrap_or(80),
     };
-    let connect = pool::dial_hyper(&address);
+    let connect = pool::dial_hyper(&address, ());
     match limit {
         Some(limit) => tokio::time::timeout(limit, connect)
             .await

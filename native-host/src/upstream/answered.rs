@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, response};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, response};
 use http1::ResponseHead;
 
 use super::UpstreamBody;
@@ -31,6 +32,17 @@ impl Head {
         match self {
             Self::Raw(head) => head.status(),
             Self::Parsed(head) => head.status.as_u16(),
+        }
+    }
+
+    /// For how long the endpoint asks to be left alone, where that is what the status is about.
+    pub(super) fn retry_after(&self) -> Option<HeaderValue> {
+        if !matches!(self.status(), 429 | 503) {
+            return None;
+        }
+        match self {
+            Self::Raw(head) => map(head.fields()).get(RETRY_AFTER).cloned(),
+            Self::Parsed(head) => head.headers.get(RETRY_AFTER).cloned(),
         }
     }
 }

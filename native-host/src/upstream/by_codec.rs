@@ -13,6 +13,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use gateway::exchange::Failure;
 use http_body::{Body as _, Frame};
 use http1::{Asked, BodyDecoder, BodyEncoder, DecodedResponse, Framing, ResponseDecoder, ResponseHead};
+use routing::policy::Connected;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -48,10 +49,12 @@ pub(super) struct Link {
     pub(super) outgoing: Outgoing,
     /// A head whose buffers can be used again.
     spare: Option<Box<ResponseHead>>,
+    /// Counts among the connections of its upstream.
+    _connected: Connected,
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream) -> Box<Self> {
+    pub(super) fn new(stream: TcpStream, connected: Connected) -> Box<Self> {
         Box::new(Self {
             stream,
             input: BytesMut::new(),
@@ -59,6 +62,7 @@ impl Link {
             body: BodyDecoder::new(Framing::None, LIMITS),
             outgoing: Outgoing::default(),
             spare: None,
+            _connected: connected,
         })
     }
 

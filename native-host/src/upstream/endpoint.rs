@@ -129,7 +129,10 @@ impl Once<'_> {
         let was_kept = kept.is_some();
         let mut link = match kept {
             Some(link) => link,
-            None => Link::new(self.connect(pool::dial(&self.endpoint.address)).await?),
+            None => {
+                let connected = self.choice.connect()?;
+                Link::new(self.connect(pool::dial(&self.endpoint.address)).await?, connected)
+            }
         };
         let out = link.outgoing.tail();
         let sending = request::write(self.attempt, self.inbound, &self.endpoint.authority, out).ok_or(Failure::Protocol)?;
@@ -147,7 +150,10 @@ impl Once<'_> {
         let was_kept = kept.is_some();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => self.connect(pool::dial_hyper(&self.endpoint.address)).await?,
+            None => {
+                let connected = self.choice.connect()?;
+                self.connect(pool::dial_hyper(&self.endpoint.address, connected)).await?
+            }
         };
         let request = request::build(self.attempt, self.inbound, &self.endpoint.authority).ok_or(Failure::Protocol)?;
         let sent = by_hyper::send(&mut connection, request).await;

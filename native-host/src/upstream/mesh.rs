@@ -1,14 +1,15 @@
 //! Upstreams in the mesh: this gateway is a member of it, in this process.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use gateway::MeshSettings;
 use gateway::exchange::{Attempt, Failure};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
-use mesh_client::client::{Client, ClientOptions};
-use mesh_client::{Config, Mesh};
+use mesh_client::client::{Affinity, Client, ClientOptions};
+use mesh_client::{Config, Deadline, Mesh};
 use routing::policy::{Breaker, Permit};
 use routing::upstream::Upstream;
 
@@ -44,8 +45,10 @@ impl Service {
     pub(super) fn new(name: &str, upstream: &Upstream) -> Option<Self> {
         Some(Self {
             authority: format!("{name}.mesh").parse().ok()?,
-            options: ClientOptions::default().without_retries().balance(upstream.balance),
-            breaker: Breaker::new(upstream.breaker),
+            options: ClientOptions::default()
+                .without_retries()
+                .balance(upstream.connection.balancing.balance),
+            breaker: Breaker::new(upstream.connection.breaker),
         })
     }
 
@@ -77,13 +80,17 @@ impl Connected {
     }
 
     /// Sends an attempt's request and waits for the head of its answer.
-    pub(super) async fn send(&self, attempt: &Attempt, inbound: &Inbound) -> Result<Answered, Failure> {
+    pub(super) async fn send(&self, attempt: &Attempt, inbound: &Inbound, deadline: Instant) -> Result<Answered, Failure> {
         let permit: Permit = self.breaker.admit().map_err(|_| Failure::Overloaded)?;
         let mut request = request::build(attempt, inbound, &self.host).ok_or(Failure::Protocol)?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(self.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Failure::Protocol)?;
+        request.extensions_mut().insert(Deadline::from(deadline));
+        if let Some(affinity) = attempt.affinity {
+            request.extensions_mut().insert(Affinity(affinity));
+        }
         let response = self.client.request(request).await.map_err(|error| {
             tracing::debug!(service = %self.authority, %error, "attempt failed");
             failure(error.failure())
@@ -102,11 +109,11 @@ impl Connected {
 fn failure(failure: mesh_client::client::Failure) -> Failure {
     use mesh_client::client::Failure as Mesh;
     match failure {
-        Mesh::NoEndpoint | Mesh::Url => Failure::NoEndpoint,
+        Mesh::NoEndpoint | Mesh::NoBackend | Mesh::Url => Failure::NoEndpoint,
         Mesh::Connect => Failure::Connect,
         Mesh::Identity => Failure::Identity,
         Mesh::Timeout => Failure::Timeout,
-        Mesh::Overloaded => Failure::Overloaded,
+        Mesh::Overloaded | Mesh::Full => Failure::Overloaded,
         Mesh::Protocol => Failure::Protocol,
         _ => Failure::Reset,
     }

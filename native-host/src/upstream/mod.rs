@@ -127,7 +127,7 @@ impl Upstreams {
         };
         let answered = match &upstream.way {
             Connection::Mesh(service) => {
-                let sent = self.alarms.until(deadline, service.send(attempt, inbound)).await;
+                let sent = self.alarms.until(deadline, service.send(attempt, inbound, deadline)).await;
                 sent.unwrap_or(Err(Failure::Timeout))
             }
             Connection::Pooled(balanced, endpoints) => {
@@ -175,6 +175,9 @@ impl Upstreams {
             .map_err(|failure| *failure);
         choice.answered(status, self.clock.now().moment);
         let (head, source) = sent?;
+        if let Some(retry_after) = head.retry_after() {
+            choice.rest(&retry_after, self.clock.now());
+        }
         Ok(Answered {
             head,
             body: UpstreamBody::pooled(source, choice),

@@ -108,12 +108,12 @@ pub(crate) async fn dial(address: &Address) -> io::Result<TcpStream> {
     tokio::time::timeout(CONNECT, connect(address)).await?
 }
 
-/// Connects by hyper's codec, and runs the connection on this core until it ends.
+/// Connects by hyper's codec, and runs the connection on this core until it ends; `held` is kept for as long.
 ///
 /// # Errors
 ///
 /// Where nobody answers there, in time.
-pub(crate) async fn dial_hyper<B>(address: &Address) -> io::Result<SendRequest<B>>
+pub(crate) async fn dial_hyper<B>(address: &Address, held: impl Send + 'static) -> io::Result<SendRequest<B>>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -128,6 +128,7 @@ where
         if let Err(error) = driver.await {
             tracing::debug!(%error, "upstream connection broke");
         }
+        drop(held);
     });
     Ok(connection)
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use gateway::Gateway;
 use gateway::exchange::Failure;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use mesh_client::Mesh;
-use routing::Moment;
 use routing::balance::{Balancer, Outcome, Picked};
-use routing::policy::{Breaker, Pending, Permit};
+use routing::policy::{self, Breaker, Connected, Pending, Permit};
 use routing::upstream::{EndpointAddress, Target};
+use routing::{Moment, Now};
 
 use super::mesh::Service;
+use crate::clock::Clock;
 use crate::keys::KeyStore;
 use crate::limit::Quotas;
 
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     mesh: Option<Mesh>,
     keys: Arc<KeyStore>,
     quotas: Quotas,
+    clock: Clock,
 }
 
 /// One of them.
@@ -54,31 +56,34 @@ pub(super) struct Balanced {
 }
 
 impl Shared {
-    pub(crate) fn new(gateway: &Gateway, mesh: Option<Mesh>, keys: Arc<KeyStore>, quotas: Quotas) -> Self {
+    pub(crate) fn new(gateway: &Gateway, mesh: Option<Mesh>, keys: Arc<KeyStore>, quotas: Quotas, clock: Clock) -> Self {
         Self {
             upstreams: gateway
                 .upstreams()
                 .iter()
-                .map(|upstream| Upstream::new(upstream, None))
+                .map(|upstream| Upstream::new(upstream, None, clock.now().moment))
                 .collect(),
             mesh,
             keys,
             quotas,
+            clock,
         }
     }
 
     /// The upstreams of the next snapshot. What is known of those that stay comes along: breakers, the health of endpoints, what is
     /// under way, and the keys of issuers.
     pub(crate) fn succeed(&self, gateway: &Gateway) -> Self {
+        let now = self.clock.now().moment;
         let upstreams = gateway.upstreams().iter().map(|upstream| {
             let before = self.upstreams.iter().find(|before| *before.name == *upstream.name);
-            Upstream::new(upstream, before)
+            Upstream::new(upstream, before, now)
         });
         Self {
             upstreams: upstreams.collect(),
             mesh: self.mesh.clone(),
             keys: self.keys.succeed(gateway),
             quotas: self.quotas.clone(),
+            clock: self.clock,
         }
     }
 
@@ -102,11 +107,11 @@ impl Shared {
 }
 
 impl Upstream {
-    fn new(definition: &routing::upstream::Upstream, before: Option<&Self>) -> Self {
+    fn new(definition: &routing::upstream::Upstream, before: Option<&Self>, now: Moment) -> Self {
         let way = match (&definition.target, before) {
             (_, Some(before)) if before.definition == *definition => before.way.clone(),
             (Target::Mesh(service), _) => Service::new(service, definition).map_or(Way::Nowhere, Way::Mesh),
-            (Target::Endpoints(endpoints), before) => Way::Balanced(Balanced::new(definition, endpoints, before)),
+            (Target::Endpoints(endpoints), before) => Way::Balanced(Balanced::new(definition, endpoints, before, now)),
         };
         Self {
             name: Arc::from(&*definition.name),
@@ -125,32 +130,33 @@ impl Upstream {
 }
 
 impl Balanced {
-    fn new(definition: &routing::upstream::Upstream, endpoints: &[EndpointAddress], before: Option<&Upstream>) -> Self {
+    fn new(
+        definition: &routing::upstream::Upstream,
+        endpoints: &[EndpointAddress],
+        before: Option<&Upstream>,
+        now: Moment,
+    ) -> Self {
+        let connection = &definition.connection;
         let places = (0..).zip(endpoints);
         // Places change when others come or go, and names do not.
         let name = |place: &u32| endpoints.get(*place as usize).map(ToString::to_string);
         let Some((before, Way::Balanced(balanced))) = before.map(|before| (before, &before.way)) else {
             let places = places.map(|(place, endpoint)| (place, endpoint.weight));
             return Self {
-                balancer: Balancer::named(definition.balance, definition.outlier, places, name),
-                breaker: Breaker::new(definition.breaker),
+                balancer: Balancer::named(connection.balancing, places, name),
+                breaker: Breaker::new(connection.breaker),
             };
         };
         let was = |endpoint: &EndpointAddress| {
             let mut known = before.endpoints().iter();
             known.position(|known| known.host == endpoint.host && known.port == endpoint.port)
         };
-        let places = places.map(|(place, endpoint)| (place, endpoint.weight, was(endpoint)));
-        let same_breaker = before.definition.breaker == definition.breaker;
+        let places = places.map(|(place, endpoint)| ((place, endpoint.weight), was(endpoint)));
+        // What is under way stays, and counts.
+        balanced.breaker.limit(connection.breaker);
         Self {
-            balancer: balanced
-                .balancer
-                .succeed(definition.balance, definition.outlier, places, name),
-            breaker: if same_breaker {
-                Arc::clone(&balanced.breaker)
-            } else {
-                Breaker::new(definition.breaker)
-            },
+            balancer: balanced.balancer.succeed(connection.balancing, places, name, now),
+            breaker: Arc::clone(&balanced.breaker),
         }
     }
 
@@ -187,6 +193,22 @@ impl Choice {
     /// Waits in line for a connection, unless the line is too long.
     pub(super) fn queue(&self) -> Result<Pending, Failure> {
         self.breaker.wait().map_err(|_| Failure::Overloaded)
+    }
+
+    /// Counts a connection that is to be made, for as long as it is there.
+    pub(super) fn connect(&self) -> Result<Connected, Failure> {
+        self.breaker.connect().map_err(|_| Failure::Overloaded)
+    }
+
+    /// Notes that the endpoint asks to be left alone for a while.
+    pub(super) fn rest(&self, retry_after: &HeaderValue, now: Now) {
+        let after = retry_after
+            .to_str()
+            .ok()
+            .and_then(|value| policy::retry_after(value, now.unix));
+        if let Some(after) = after {
+            self.picked.rest(after, now.moment);
+        }
     }
 
     /// Notes how the attempt went, for every core to see.

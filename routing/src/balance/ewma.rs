@@ -43,7 +43,7 @@ impl PeakEwma {
     pub(super) fn observe(&self, latency: Duration, outcome: Outcome, now: Moment) {
         let latency = match outcome {
             Outcome::Success => latency,
-            Outcome::Failure => latency.max(FAILED),
+            Outcome::Failure | Outcome::Unreachable => latency.max(FAILED),
         };
         let observed = latency.as_nanos() as f64;
         let stamp = self.stamp.load(Ordering::Relaxed);

@@ -2,49 +2,25 @@
 //!
 //! A [`Balancer`] is a snapshot: endpoints that change make another one by [`Balancer::replace`], and what is known of those that
 //! stay comes along. It is shared between cores; all that changes in it are atomics. Time and randomness are arguments.
+//!
+//! What is known of an endpoint (requests under way, latency, ejection) belongs to the endpoint: a [view](Balancer::view) on some of
+//! the endpoints, by which a route sends to one version of a service, knows the same as every other one.
 
 mod choose;
 mod ewma;
+mod group;
 mod ring;
+mod settings;
 
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use settings::{Balance, Settings, ZoneSettings};
 
 use crate::Moment;
-use crate::policy::{Health, OutlierSettings};
-use ewma::PeakEwma;
-
-/// How an endpoint is chosen. Each way heeds the weights, and leaves out endpoints that are ejected or have the weight 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Balance {
-    /// One after the other, spread as evenly as the weights allow.
-    #[default]
-    RoundRobin,
-    /// Of two drawn at random the one with fewer requests under way.
-    LeastRequest,
-    /// Of two drawn at random the one with the smaller product of its recent latency and its requests under way.
-    PeakEwma,
-    /// The one that owns the request's place on a ring: requests of the same hash go to the same endpoint, and an endpoint that comes or
-    /// goes moves only its own share of them.
-    RingHash,
-}
-
-impl Balance {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::RoundRobin, Self::LeastRequest, Self::PeakEwma, Self::RingHash];
-
-    /// Its name in a config.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "round-robin",
-            Self::LeastRequest => "least-request",
-            Self::PeakEwma => "peak-ewma",
-            Self::RingHash => "ring-hash",
-        }
-    }
-}
+use group::{Group, State};
 
 /// The endpoints of an upstream and what is known of them. `A` is an address, by which an endpoint is known again.
 #[derive(Debug)]
@@ -57,22 +33,39 @@ pub struct Balancer<A> {
 pub struct Endpoint<A> {
     address: A,
     weight: u16,
+    is_near: bool,
+    /// Its place on a ring follows from it.
+    name: u64,
     state: Arc<State>,
 }
 
-/// What is known of an endpoint; lives as long as its address is in the set.
-#[derive(Debug, Default)]
-struct State {
-    health: Health,
-    in_flight: AtomicU32,
-    latency: PeakEwma,
+/// An endpoint as it enters a balancer.
+#[derive(Debug, Clone)]
+pub struct Member<A> {
+    /// Its address.
+    pub address: A,
+    /// Its share of the requests. One with 0 gets none.
+    pub weight: u16,
+    /// Whether it is in the zone of whoever asks.
+    pub is_near: bool,
+}
+
+impl<A> From<(A, u16)> for Member<A> {
+    fn from((address, weight): (A, u16)) -> Self {
+        Self {
+            address,
+            weight,
+            is_near: false,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Set<A> {
-    balance: Balance,
-    outlier: Option<OutlierSettings>,
+    settings: Settings,
     endpoints: Box<[Endpoint<A>]>,
+    /// Those that are judged together, which may be more than these.
+    group: Arc<Group>,
     /// Sums of the weights up to each endpoint.
     sums: Box<[u64]>,
     /// The largest weight.
@@ -81,8 +74,6 @@ struct Set<A> {
     ring: Box<[(u64, usize)]>,
     /// Where round-robin is.
     cursor: AtomicU64,
-    /// Whether some core is ejecting right now.
-    ejecting: AtomicBool,
 }
 
 /// How an attempt ended, as far as its endpoint is to blame.
@@ -90,49 +81,53 @@ struct Set<A> {
 pub enum Outcome {
     /// It answered, and not with a server error.
     Success,
-    /// It could not be reached, broke off, took too long, or answered 5xx.
+    /// It broke off, took too long, or answered 5xx.
     Failure,
+    /// No connection to it could be made, or the one that there was is gone.
+    Unreachable,
 }
 
 impl<A: Clone + Eq + Hash> Balancer<A> {
-    /// A balancer over endpoints with their weights.
-    pub fn new(balance: Balance, outlier: Option<OutlierSettings>, endpoints: impl IntoIterator<Item = (A, u16)>) -> Self {
-        Self::with_states(balance, outlier, endpoints, |_| Arc::default(), ring::hash)
+    /// A balancer over endpoints.
+    pub fn new(settings: Settings, endpoints: impl IntoIterator<Item = impl Into<Member<A>>>) -> Self {
+        Self::named(settings, endpoints, A::clone)
     }
 
     /// The same over endpoints whose addresses do not say who they are: `name` does, and keeps their places on a ring where they are when
     /// others come or go.
     pub fn named<N: Hash>(
-        balance: Balance,
-        outlier: Option<OutlierSettings>,
-        endpoints: impl IntoIterator<Item = (A, u16)>,
+        settings: Settings,
+        endpoints: impl IntoIterator<Item = impl Into<Member<A>>>,
         name: impl Fn(&A) -> N,
     ) -> Self {
-        Self::with_states(
-            balance,
-            outlier,
-            endpoints,
-            |_| Arc::default(),
-            |address| ring::hash(&name(address)),
-        )
+        let endpoints = endpoints.into_iter().map(|member| {
+            let member: Member<A> = member.into();
+            let name = ring::hash(&name(&member.address));
+            Endpoint::new(member, name, Arc::default())
+        });
+        let endpoints: Box<[_]> = endpoints.collect();
+        let group = Group::new(&settings, members(&endpoints), None);
+        Self::over(settings, endpoints, Arc::new(group))
     }
 
-    /// A balancer over other endpoints. What is known of an address that stays comes along, requests under way included.
+    /// A balancer over other endpoints. What is known of an address that stays comes along, requests under way included; one that
+    /// joins others begins slowly where the settings say so.
     #[must_use]
-    pub fn replace(&self, endpoints: impl IntoIterator<Item = (A, u16)>) -> Self {
-        let known: std::collections::HashMap<&A, &Arc<State>, BuildHasherDefault<DefaultHasher>> = self
-            .set
-            .endpoints
+    pub fn replace(&self, settings: Settings, endpoints: impl IntoIterator<Item = impl Into<Member<A>>>, now: Moment) -> Self {
+        let known: std::collections::HashMap<&A, usize, BuildHasherDefault<DefaultHasher>> = self
+            .endpoints()
             .iter()
-            .map(|endpoint| (&endpoint.address, &endpoint.state))
+            .enumerate()
+            .map(|(place, endpoint)| (&endpoint.address, place))
             .collect();
-        let state = |address: &A| known.get(address).map_or_else(Arc::default, |state| Arc::clone(state));
-        let replaced = Self::with_states(self.set.balance, self.set.outlier, endpoints, state, ring::hash);
+        let endpoints = endpoints.into_iter().map(Into::into).map(|member: Member<A>| {
+            let was = known.get(&member.address).copied();
+            (member, was)
+        });
+        let replaced = self.succeed(settings, endpoints, A::clone, now);
         // Going on where the last set was, an update every second does not send every first request to the first endpoint.
-        replaced
-            .set
-            .cursor
-            .store(self.set.cursor.load(Ordering::Relaxed), Ordering::Relaxed);
+        let cursor = self.set.cursor.load(Ordering::Relaxed);
+        replaced.set.cursor.store(cursor, Ordering::Relaxed);
         replaced
     }
 
@@ -141,63 +136,81 @@ impl<A: Clone + Eq + Hash> Balancer<A> {
     #[must_use]
     pub fn succeed<B: Clone + Eq + Hash, N: Hash>(
         &self,
-        balance: Balance,
-        outlier: Option<OutlierSettings>,
-        endpoints: impl IntoIterator<Item = (B, u16, Option<usize>)>,
+        settings: Settings,
+        endpoints: impl IntoIterator<Item = (impl Into<Member<B>>, Option<usize>)>,
         name: impl Fn(&B) -> N,
+        now: Moment,
     ) -> Balancer<B> {
-        let (endpoints, places): (Vec<_>, Vec<_>) = endpoints
-            .into_iter()
-            .map(|(address, weight, was)| ((address, weight), was))
-            .unzip();
-        let mut places = places.into_iter();
-        let state = |_: &B| {
-            let was = places.next().flatten().and_then(|was| self.set.endpoints.get(was));
-            was.map_or_else(Arc::default, |endpoint| Arc::clone(&endpoint.state))
+        // The first endpoints that there are join nobody.
+        let new = || {
+            if self.endpoints().is_empty() {
+                State::default()
+            } else {
+                State::joined_at(now)
+            }
         };
-        Balancer::with_states(balance, outlier, endpoints, state, |address| ring::hash(&name(address)))
+        let endpoints = endpoints.into_iter().map(|(member, was)| {
+            let known = was.and_then(|was| self.endpoints().get(was));
+            let state = known.map_or_else(|| Arc::new(new()), |endpoint| Arc::clone(&endpoint.state));
+            let member: Member<B> = member.into();
+            let name = ring::hash(&name(&member.address));
+            Endpoint::new(member, name, state)
+        });
+        let endpoints: Box<[_]> = endpoints.collect();
+        let group = Group::new(&settings, members(&endpoints), Some(&self.set.group));
+        Balancer::over(settings, endpoints, Arc::new(group))
     }
 
-    fn with_states(
-        balance: Balance,
-        outlier: Option<OutlierSettings>,
-        endpoints: impl IntoIterator<Item = (A, u16)>,
-        mut state: impl FnMut(&A) -> Arc<State>,
-        name: impl Fn(&A) -> u64,
-    ) -> Self {
-        let endpoints = endpoints.into_iter().map(|(address, weight)| Endpoint {
-            state: state(&address),
-            address,
-            weight,
-        });
-        let endpoints: Box<[Endpoint<A>]> = endpoints.collect();
+    /// A choice among those of the endpoints that are to be kept, in a way of its own. What is known of an endpoint, and whether it is
+    /// ejected, is the same in every view.
+    #[must_use]
+    pub fn view(&self, balance: Balance, keep: impl Fn(&A) -> bool) -> Self {
+        let kept = self.endpoints().iter().filter(|endpoint| keep(&endpoint.address));
+        // Each view begins one further, or all of them would send their first request to the same endpoint.
+        let cursor = self.set.cursor.fetch_add(1, Ordering::Relaxed);
+        let settings = Settings {
+            balance,
+            ..self.set.settings
+        };
+        let view = Self::over(settings, kept.cloned().collect(), Arc::clone(&self.set.group));
+        view.set.cursor.store(cursor, Ordering::Relaxed);
+        view
+    }
+
+    fn over(settings: Settings, endpoints: Box<[Endpoint<A>]>, group: Arc<Group>) -> Self {
         let sums = endpoints.iter().scan(0, |sum, endpoint| {
             *sum += u64::from(endpoint.weight);
             Some(*sum)
         });
         let sums = sums.collect();
         let max = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).max().unwrap_or(0);
-        let ring = match balance {
-            Balance::RingHash => {
-                let names = endpoints.iter().map(|endpoint| (name(&endpoint.address), endpoint.weight));
-                ring::of(names, max)
-            }
+        let ring = match settings.balance {
+            Balance::RingHash => ring::of(endpoints.iter().map(|endpoint| (endpoint.name, endpoint.weight)), max),
             _ => Box::default(),
         };
-        let (cursor, ejecting) = (AtomicU64::new(0), AtomicBool::new(false));
         Self {
             set: Arc::new(Set {
-                balance,
-                outlier,
+                settings,
                 endpoints,
+                group,
                 sums,
                 max,
                 ring,
-                cursor,
-                ejecting,
+                cursor: AtomicU64::new(0),
             }),
         }
     }
+}
+
+/// A number by which [`Balance::RingHash`] finds the owner of a text: the same for the same text, in every process of one build.
+#[must_use]
+pub fn affinity(text: &str) -> u64 {
+    ring::hash(&text)
+}
+
+fn members<A>(endpoints: &[Endpoint<A>]) -> impl Iterator<Item = Arc<State>> {
+    let weighted = endpoints.iter().filter(|endpoint| endpoint.weight > 0);
+    weighted.map(|endpoint| Arc::clone(&endpoint.state))
 }
 
 impl<A: Eq> Balancer<A> {
@@ -244,7 +257,28 @@ impl<A> Clone for Balancer<A> {
     }
 }
 
+impl<A: Clone> Clone for Endpoint<A> {
+    /// Another handle of what is known of the same endpoint.
+    fn clone(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            state: Arc::clone(&self.state),
+            ..*self
+        }
+    }
+}
+
 impl<A> Endpoint<A> {
+    fn new(member: Member<A>, name: u64, state: Arc<State>) -> Self {
+        Self {
+            address: member.address,
+            weight: member.weight,
+            is_near: member.is_near,
+            name,
+            state,
+        }
+    }
+
     /// Its address.
     #[must_use]
     pub fn address(&self) -> &A {
@@ -270,26 +304,6 @@ impl<A> Endpoint<A> {
     }
 }
 
-impl<A> Set<A> {
-    /// Notes a failure, and ejects the endpoint where that is one too many and not too many are ejected already.
-    fn failed(&self, place: usize, now: Moment) {
-        let Some(outlier) = &self.outlier else { return };
-        let health = &self.endpoints[place].state.health;
-        // Whoever finds another core ejecting leaves it be: the next failure will ask again.
-        if !health.failed(outlier, now) || self.ejecting.swap(true, Ordering::Acquire) {
-            return;
-        }
-        let weighted = self.endpoints.iter().filter(|endpoint| endpoint.weight > 0);
-        let (all, ejected) = weighted.fold((0, 0), |(all, ejected), endpoint| {
-            (all + 1, ejected + u32::from(!endpoint.is_available(now)))
-        });
-        if f64::from(ejected + 1) <= (f64::from(all) * outlier.max_ejected).floor() {
-            health.eject(outlier, now);
-        }
-        self.ejecting.store(false, Ordering::Release);
-    }
-}
-
 /// An endpoint that serves a request, which is under way until this is dropped.
 #[derive(Debug)]
 #[must_use]
@@ -309,23 +323,34 @@ impl<A> Picked<A> {
     /// Notes how the attempt went, at the answer's head or at its failure; the body may still be under way. An attempt of which
     /// nothing is noted (its client went away, say) tells nothing of the endpoint.
     pub fn answered(&self, outcome: Outcome, now: Moment) {
-        let state = &self.set.endpoints[self.place].state;
+        let state = self.state();
         state.latency.observe(now.since(self.since), outcome, now);
         match outcome {
-            Outcome::Success => state.health.succeeded(now),
-            Outcome::Failure => self.set.failed(self.place, now),
+            Outcome::Success => self.set.group.succeeded(state, now),
+            Outcome::Failure => self.set.group.failed(state, now),
+            Outcome::Unreachable => self.set.group.unreachable(state, now),
         }
+    }
+
+    /// Notes that the endpoint asked to be left alone for a while (`Retry-After`). Others get its requests, as long as there are
+    /// others; no request is refused for it.
+    pub fn rest(&self, after: Duration, now: Moment) {
+        self.state().rest(after, now);
     }
 
     /// Notes how the attempt went, and that it is over.
     pub fn finish(self, outcome: Outcome, now: Moment) {
         self.answered(outcome, now);
     }
+
+    fn state(&self) -> &State {
+        &self.set.endpoints[self.place].state
+    }
 }
 
 impl<A> Drop for Picked<A> {
     fn drop(&mut self) {
-        self.set.endpoints[self.place].state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state().in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -65,6 +65,35 @@ pub struct Upstream {
     pub outlier: Option<Outlier>,
     /// How much may be under way.
     pub breaker: Option<Breaker>,
+    /// For how long an endpoint that joins others gets less than its share.
+    pub slow_start: Option<Spanned<Period>>,
+}
+
+/// The keys by which the endpoints of something are used, wherever they stand: of an upstream of the gateway, or of a service of the mesh.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connection<'r> {
+    /// How an endpoint is chosen.
+    pub balance: Option<&'r Spanned<String>>,
+    /// What of a request `ring-hash` goes by.
+    pub hash: Option<&'r Spanned<String>>,
+    /// When an endpoint is ejected.
+    pub outlier: Option<&'r Outlier>,
+    /// How much may be under way.
+    pub breaker: Option<&'r Breaker>,
+    /// For how long an endpoint that joins others gets less than its share.
+    pub slow_start: Option<&'r Spanned<Period>>,
+    /// Whether endpoints of one's own zone come first.
+    pub zone: Option<&'r Spanned<Zone>>,
+}
+
+/// Zone preference of a service.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// Whether endpoints of one's own zone come first.
+    pub prefer: Option<bool>,
+    /// With how many requests under way at one of them others are asked.
+    pub overflow: Option<Spanned<u32>>,
 }
 
 /// An endpoint of an upstream.
@@ -87,6 +116,22 @@ pub struct Outlier {
     pub ejection: Option<Spanned<Period>>,
     /// Which fraction of the endpoints may be ejected at once.
     pub max_ejected: Option<Spanned<f64>>,
+    /// Whether those are ejected that serve less than the others do.
+    pub success_rate: Option<SuccessRate>,
+}
+
+/// `success_rate` of outlier ejection.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuccessRate {
+    /// How often rates are compared.
+    pub interval: Option<Spanned<Period>>,
+    /// With how many requests an endpoint is looked at.
+    pub min_requests: Option<Spanned<u32>>,
+    /// How many endpoints are enough to compare.
+    pub min_endpoints: Option<Spanned<u32>>,
+    /// How many standard deviations below the mean are too far.
+    pub deviations: Option<Spanned<f64>>,
 }
 
 /// Circuit breaker of an upstream.
@@ -97,6 +142,8 @@ pub struct Breaker {
     pub max_requests: Option<Spanned<u32>>,
     /// How many requests may wait for a connection.
     pub max_pending: Option<Spanned<u32>>,
+    /// How many connections there may be.
+    pub max_connections: Option<Spanned<u32>>,
 }
 
 /// One share of a split.
@@ -163,6 +210,36 @@ pub struct Retry {
     pub backoff: Option<Spanned<PeriodRange>>,
     /// Which fraction of the requests may be retried.
     pub budget: Option<Spanned<f64>>,
+}
+
+/// `fault`: what goes wrong on purpose.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Some requests wait.
+    pub delay: Option<Delay>,
+    /// Some requests are refused.
+    pub abort: Option<Abort>,
+}
+
+/// `delay` of a fault.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delay {
+    /// For how long.
+    pub duration: Spanned<Period>,
+    /// How many requests; every one where nothing is said.
+    pub percent: Option<Spanned<f64>>,
+}
+
+/// `abort` of a fault.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Abort {
+    /// The status of the answer.
+    pub status: Spanned<u16>,
+    /// How many requests; every one where nothing is said.
+    pub percent: Option<Spanned<f64>>,
 }
 
 /// `redirect`: answer with another place.

@@ -43,6 +43,12 @@ impl RetryBudget {
         }
     }
 
+    /// How many retries per request it allows.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.ratio
+    }
+
     /// Counts a request's first attempt.
     pub fn deposit(&self, now: Moment) {
         self.requests.count(now);

@@ -7,6 +7,8 @@
 mod breaker;
 mod budget;
 mod chance;
+mod deadline;
+mod fault;
 mod gcra;
 mod limiter;
 mod occupancy;
@@ -14,12 +16,14 @@ mod outlier;
 mod retry;
 mod timeout;
 
-pub use breaker::{Breaker, BreakerSettings, Pending, Permit, Refused};
+pub use breaker::{Breaker, BreakerSettings, Connected, Pending, Permit, Refused};
 pub use budget::RetryBudget;
 pub use chance::Chance;
+pub use deadline::{GRPC_TIMEOUT, TIMEOUT_MS, grpc_timeout, timeout_left, timeout_ms};
+pub use fault::{Abort, Delay, Fault};
 pub use gcra::{Rate, Taken};
 pub use limiter::{LimitKey, Limiter, Take};
 pub use occupancy::{Entered, Occupancy};
-pub use outlier::{Health, OutlierSettings};
-pub use retry::{Backoff, Cause, Retry, RetryOn, Try};
+pub use outlier::{Health, OutlierSettings, SuccessRate};
+pub use retry::{Backoff, Cause, Retry, RetryOn, Try, retry_after};
 pub use timeout::Timeouts;

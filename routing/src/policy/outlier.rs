@@ -15,6 +15,8 @@ pub struct OutlierSettings {
     /// Which fraction of the endpoints may be ejected at once, from 0 to 1, rounded down. Where everything fails, the fault is
     /// seldom every endpoint's own, and leaving all of them out would turn an incident into an outage.
     pub max_ejected: f64,
+    /// Whether those are ejected, too, that serve less than the others do.
+    pub success_rate: Option<SuccessRate>,
 }
 
 impl Default for OutlierSettings {
@@ -24,7 +26,47 @@ impl Default for OutlierSettings {
             consecutive_failures: 5,
             ejection: Duration::from_secs(10),
             max_ejected: 0.5,
+            success_rate: None,
         }
+    }
+}
+
+/// When an endpoint serves so much less than the others that it is ejected: what fails now and then never fails often enough in a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SuccessRate {
+    /// How often rates are compared: those of the requests since the last time.
+    pub interval: Duration,
+    /// An endpoint with fewer requests in that time is not looked at: 1 to 1,000,000.
+    pub min_requests: u32,
+    /// With fewer endpoints to look at nothing is compared: 2 to 1,000.
+    pub min_endpoints: u32,
+    /// By how many standard deviations a rate has to be below the mean of all: 0 to 10.
+    pub deviations: f64,
+}
+
+impl Default for SuccessRate {
+    /// 10 s, 100 requests, 5 endpoints, 1.9 deviations: Envoy's. With fewer endpoints none can be 1.9 deviations away.
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            min_requests: 100,
+            min_endpoints: 5,
+            deviations: 1.9,
+        }
+    }
+}
+
+impl SuccessRate {
+    /// The rate below which an endpoint is unlike these; none where they are too few to say.
+    #[must_use]
+    pub fn least(&self, rates: &[f64]) -> Option<f64> {
+        let count = u32::try_from(rates.len()).unwrap_or(u32::MAX);
+        if count < self.min_endpoints.max(1) {
+            return None;
+        }
+        let mean = rates.iter().sum::<f64>() / f64::from(count);
+        let variance = rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / f64::from(count);
+        Some(mean - self.deviations * variance.sqrt())
     }
 }
 
@@ -35,7 +77,12 @@ pub struct Health {
     ejections: AtomicU32,
     /// The end of the ejection in [`Moment`]'s nanoseconds; 0 where there was none.
     until: AtomicU64,
+    /// What it served and what it did not since rates were last taken, in the halves of one word.
+    rate: AtomicU64,
 }
+
+/// One request served in [`Health`]'s word of both; one that was not is 1.
+const SERVED: u64 = 1 << 32;
 
 impl Health {
     /// Whether it gets requests.
@@ -61,12 +108,24 @@ impl Health {
         failures >= settings.consecutive_failures && self.is_available(now)
     }
 
-    /// Ejects it.
-    pub fn eject(&self, settings: &OutlierSettings, now: Moment) {
+    /// Counts a request for [`take_rate`](Self::take_rate).
+    pub fn count(&self, served: bool) {
+        self.rate.fetch_add(if served { SERVED } else { 1 }, Ordering::Relaxed);
+    }
+
+    /// Which fraction of its requests it served since this was last asked; none where there were fewer than `least`.
+    pub fn take_rate(&self, least: u32) -> Option<f64> {
+        let word = self.rate.swap(0, Ordering::Relaxed);
+        let (served, failed) = (word >> 32, word & u64::from(u32::MAX));
+        let all = served + failed;
+        (all >= u64::from(least.max(1))).then(|| served as f64 / all as f64)
+    }
+
+    /// Ejects it for this time, where it is the first time in a row; the n-th time for n times that.
+    pub fn eject(&self, ejection: Duration, now: Moment) {
         let times = self.ejections.fetch_add(1, Ordering::Relaxed).saturating_add(1).min(10);
         self.failures.store(0, Ordering::Relaxed);
-        self.until
-            .store((now + settings.ejection * times).0.max(1), Ordering::Relaxed);
+        self.until.store((now + ejection * times).0.max(1), Ordering::Relaxed);
     }
 }
 
@@ -78,6 +137,7 @@ mod tests {
         consecutive_failures: 3,
         ejection: Duration::from_secs(10),
         max_ejected: 0.5,
+        success_rate: None,
     };
 
     fn at(seconds: u64) -> Moment {
@@ -90,24 +150,44 @@ mod tests {
         assert!(!health.failed(&SETTINGS, at(0)) && !health.failed(&SETTINGS, at(0)));
         health.succeeded(at(0));
         assert!(!health.failed(&SETTINGS, at(1)) && !health.failed(&SETTINGS, at(1)) && health.failed(&SETTINGS, at(1)));
-        health.eject(&SETTINGS, at(1));
+        health.eject(SETTINGS.ejection, at(1));
         assert!(!health.is_available(at(10)) && health.is_available(at(11)));
     }
 
     #[test]
     fn whoever_fails_again_is_left_out_longer_until_it_serves() {
         let health = Health::default();
-        health.eject(&SETTINGS, at(0));
-        health.eject(&SETTINGS, at(10));
+        health.eject(SETTINGS.ejection, at(0));
+        health.eject(SETTINGS.ejection, at(10));
         assert!(!health.is_available(at(29)) && health.is_available(at(30)));
         health.succeeded(at(12));
-        health.eject(&SETTINGS, at(30));
+        health.eject(SETTINGS.ejection, at(30));
         assert!(
             !health.is_available(at(59)),
             "a straggler's success during the ejection changes nothing"
         );
         health.succeeded(at(60));
-        health.eject(&SETTINGS, at(60));
+        health.eject(SETTINGS.ejection, at(60));
         assert!(health.is_available(at(70)));
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_requests_since_it_was_taken() {
+        let health = Health::default();
+        assert_eq!(health.take_rate(0), None);
+        [true, true, false, true].into_iter().for_each(|served| health.count(served));
+        assert_eq!(health.take_rate(4), Some(0.75));
+        assert_eq!(health.take_rate(1), None, "what was taken is forgotten");
+        health.count(true);
+        assert_eq!(health.take_rate(2), None, "one request says too little");
+    }
+
+    #[test]
+    fn unlike_is_who_is_far_below_the_mean_of_enough() {
+        let rate = SuccessRate::default();
+        assert_eq!(rate.least(&[1.0, 1.0, 1.0, 0.0]), None, "too few");
+        let least = rate.least(&[1.0, 1.0, 1.0, 1.0, 0.5]).unwrap();
+        assert!((0.5..0.53).contains(&least), "{least}");
+        assert_eq!(rate.least(&[0.5; 6]), Some(0.5), "whoever is like all others is not below");
     }
 }

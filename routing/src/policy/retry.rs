@@ -1,6 +1,6 @@
 //! Whether a failed attempt is made again, and when.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::RetryBudget;
 use crate::Moment;
@@ -157,6 +157,19 @@ impl Default for Backoff {
     }
 }
 
+/// For how long the sender of this `retry-after` asks to be left alone, where it is `unix` seconds after 1970: a number of seconds or a
+/// date (RFC 9110 §10.2.3). Anything else asks for nothing.
+#[must_use]
+pub fn retry_after(value: &str, unix: u64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let date = date.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Duration::from_secs(date.as_secs().saturating_sub(unix)))
+}
+
 /// RFC 9110 §9.2.2.
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
@@ -265,6 +278,17 @@ mod tests {
             "the backoff holds all the same"
         );
         assert_eq!(next(1_000), None, "the request would be over");
+    }
+
+    #[test]
+    fn a_request_to_be_left_alone_is_seconds_or_a_date() {
+        assert_eq!(retry_after(" 7 ", 0), Some(Duration::from_secs(7)));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(retry_after(date, 784_111_770), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(date, 784_111_999), Some(Duration::ZERO), "the date is over");
+        for none in ["", "-1", "soon", "1.5"] {
+            assert_eq!(retry_after(none, 0), None, "{none}");
+        }
     }
 
     #[test]

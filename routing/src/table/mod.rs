@@ -92,6 +92,15 @@ impl<P> RouteTable<P> {
     ///
     /// Every rule that can never be reached.
     pub fn build(routes: Vec<Route<P>>) -> Result<Self, Vec<Unreachable>> {
+        match Self::compile(routes) {
+            (table, unreachable) if unreachable.is_empty() => Ok(table),
+            (_, unreachable) => Err(unreachable),
+        }
+    }
+
+    /// The same where a rule that can never be reached need not be a mistake, since it may be reached in another table.
+    #[must_use]
+    pub fn compile(routes: Vec<Route<P>>) -> (Self, Vec<Unreachable>) {
         let mut table = Self {
             routes,
             exact: HostMap::default(),
@@ -129,7 +138,7 @@ impl<P> RouteTable<P> {
             bucket.finish(&rule_at, &mut shadows);
         }
         let unreachable = wholly_shadowed(shadows, &rule_at);
-        if unreachable.is_empty() { Ok(table) } else { Err(unreachable) }
+        (table, unreachable)
     }
 
     /// The route that takes a request.

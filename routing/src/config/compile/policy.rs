@@ -1,11 +1,14 @@
-//! `timeout`, `retry`, `outlier`, `breaker`: policies.
+//! `timeout`, `retry`, `outlier`, `breaker`, `fault`: policies.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
 
 use crate::config::{Diagnostics, Period, raw};
-use crate::policy::{Backoff, BreakerSettings, OutlierSettings, Retry, RetryBudget, RetryOn, Timeouts};
+use crate::policy::{
+    Abort, Backoff, BreakerSettings, Chance, Delay, Fault, OutlierSettings, Retry, RetryBudget, RetryOn, SuccessRate, Timeouts,
+};
 
 impl Diagnostics {
     /// A timeout from [`Timeouts::MIN`] to [`Timeouts::MAX`].
@@ -23,6 +26,12 @@ impl Diagnostics {
             request,
             per_try: retry.and_then(|retry| retry.per_try_timeout),
         })
+    }
+
+    /// A share of the requests; every request where nothing is said.
+    pub fn chance(&mut self, percent: Option<&Spanned<f64>>) -> Option<Chance> {
+        let percent = percent.map_or(Some(100.0), |percent| self.number("`percent`", percent, 0.0..=100.0));
+        percent.and_then(Chance::percent)
     }
 
     /// A fraction from 0 to `max`.
@@ -120,10 +129,63 @@ impl raw::Outlier {
             .max_ejected
             .as_ref()
             .map(|max| diagnostics.fraction("`max_ejected`", max, 1.0));
+        let success_rate = self.success_rate.as_ref().map(|rate| rate.compile(diagnostics));
         Some(OutlierSettings {
             consecutive_failures: failures.unwrap_or(Some(usual.consecutive_failures))?,
             ejection: ejection.unwrap_or(Some(usual.ejection))?,
             max_ejected: max_ejected.unwrap_or(Some(usual.max_ejected))?,
+            success_rate: match success_rate {
+                Some(rate) => Some(rate?),
+                None => None,
+            },
+        })
+    }
+}
+
+impl raw::SuccessRate {
+    /// The settings. None where they have a mistake.
+    fn compile(&self, diagnostics: &mut Diagnostics) -> Option<SuccessRate> {
+        let usual = SuccessRate::default();
+        let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+        let interval = self.interval.as_ref();
+        let interval = interval.map(|interval| diagnostics.duration("`interval`", interval, range));
+        let requests = self.min_requests.as_ref();
+        let requests = requests.map(|min| diagnostics.number("`min_requests`", min, 1..=1_000_000));
+        let endpoints = self.min_endpoints.as_ref();
+        let endpoints = endpoints.map(|min| diagnostics.number("`min_endpoints`", min, 2..=1_000));
+        let deviations = self.deviations.as_ref();
+        let deviations = deviations.map(|far| diagnostics.number("`deviations`", far, 0.0..=10.0));
+        Some(SuccessRate {
+            interval: interval.unwrap_or(Some(usual.interval))?,
+            min_requests: requests.unwrap_or(Some(usual.min_requests))?,
+            min_endpoints: endpoints.unwrap_or(Some(usual.min_endpoints))?,
+            deviations: deviations.unwrap_or(Some(usual.deviations))?,
+        })
+    }
+}
+
+impl raw::Fault {
+    /// The faults that stand at `place`. None where they have a mistake.
+    pub fn compile(&self, place: Range<usize>, diagnostics: &mut Diagnostics) -> Option<Fault> {
+        if self.delay.is_none() && self.abort.is_none() {
+            let error = diagnostics.error(place, "`fault` does nothing");
+            error.hint("add delay = { duration = \"2s\", percent = 10 } or abort = { status = 503, percent = 1 }");
+            return None;
+        }
+        let delay = self.delay.as_ref().map(|delay| {
+            let duration = diagnostics.timeout("`duration`", &delay.duration);
+            let chance = diagnostics.chance(delay.percent.as_ref());
+            duration.zip(chance).map(|(duration, chance)| Delay { duration, chance })
+        });
+        let abort = self.abort.as_ref().map(|abort| {
+            let status = diagnostics.number("`status`", &abort.status, 400..=599);
+            let chance = diagnostics.chance(abort.percent.as_ref());
+            status.zip(chance).map(|(status, chance)| Abort { status, chance })
+        });
+        let whole = !matches!(delay, Some(None)) && !matches!(abort, Some(None));
+        whole.then_some(Fault {
+            delay: delay.flatten(),
+            abort: abort.flatten(),
         })
     }
 }
@@ -140,7 +202,10 @@ impl raw::Breaker {
             .max_pending
             .as_ref()
             .map(|max| diagnostics.number("`max_pending`", max, 0..=1_000_000));
+        let connections = self.max_connections.as_ref();
+        let connections = connections.map(|max| diagnostics.number("`max_connections`", max, 1..=1_000_000));
         Some(BreakerSettings {
+            max_connections: connections.unwrap_or(Some(usual.max_connections))?,
             max_requests: requests.unwrap_or(Some(usual.max_requests))?,
             max_pending: pending.unwrap_or(Some(usual.max_pending))?,
         })

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::balance::Balance;
 use crate::config::{Diagnostics, Document, OneOrMany, Period, Source, raw};
 use crate::policy::{Cause, Timeouts};
 use crate::table::{Route, RouteTable};
-use crate::upstream::Target;
+use crate::upstream::{Kind, Target};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -312,7 +313,14 @@ fn an_upstream_says_what_is_wrong_with_it() {
         &upstream("mesh = \"A_b\"\nbalance = \"ring-hash\""),
         &[
             "2:8 `A_b` is not a service name (a service name has 1 to 63 small letters, digits and -, as in \"accounts\")",
-            "3:11 ring-hash is not supported for an upstream of the mesh (choose another way, or name its endpoints)",
+            "3:11 ring-hash has nothing to go by (add hash = \"…\", one of client.ip, header.NAME, cookie.NAME)",
+        ],
+    );
+    says(&upstream("mesh = \"a\"\nbalance = \"ring-hash\"\nhash = \"client.ip\""), &[]);
+    says(
+        &upstream("mesh = \"a\"\nslow_start = \"5s\""),
+        &[
+            "3:14 `slow_start` has no effect on an upstream of the mesh (say it for the whole mesh: [services.NAME] in the document for mesh-runtime apply)",
         ],
     );
     says(
@@ -405,7 +413,13 @@ fn what_is_not_written_has_its_default() {
         .compile(&Spanned::new(0..0, "u".to_owned()), true, &mut diagnostics)
         .unwrap();
     assert_eq!(upstream.target, Target::Mesh("a".into()));
-    assert!(upstream.outlier.is_some() && upstream.breaker.max_requests == 1024);
+    let connection = upstream.connection;
+    assert!(connection.balancing.outlier.is_some() && connection.breaker.max_requests == 1024);
+    let service = raw::Connection::default().compile(Kind::Service, &mut diagnostics).unwrap();
+    assert_eq!(
+        (service.balancing.balance, service.balancing.outlier),
+        (Balance::PeakEwma, None)
+    );
     let respond = raw::Respond {
         status: Spanned::new(0..0, 200),
         body: Some("ok".into()),

@@ -1,16 +1,16 @@
 //! Upstreams and splits over them.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use http::Uri;
 use toml::Spanned;
 
-use crate::balance::Balance;
+use crate::balance::{self, Balance, ZoneSettings};
 use crate::config::{Diagnostics, nearest, raw};
 use crate::filter::{Reference, Template};
 use crate::matching::{HostPattern, split_authority};
-use crate::policy::{BreakerSettings, OutlierSettings};
-use crate::upstream::{EndpointAddress, Target, Upstream};
+use crate::upstream::{ConnectionPolicy, EndpointAddress, Kind, Target, Upstream};
 
 impl raw::Upstream {
     /// The upstream called `name`. None where it has a mistake. `whole` as [`Read`](crate::config::Read) tells it.
@@ -30,45 +30,94 @@ impl raw::Upstream {
                 None
             }
         };
-        let balance = match &self.balance {
-            Some(balance) => compile_balance(balance, diagnostics),
-            None => Some(Balance::default()),
-        };
-        let hash = self.compile_hash(balance, diagnostics);
-        let outlier = match &self.outlier {
-            Some(outlier) => outlier.compile(diagnostics).map(Some),
-            None => Some(Some(OutlierSettings::default())),
-        };
-        let breaker = match &self.breaker {
-            Some(breaker) => breaker.compile(diagnostics),
-            None => Some(BreakerSettings::default()),
-        };
+        let connection = self.connection().compile(Kind::Upstream, diagnostics);
+        if let (Some(_), Some(slow_start)) = (&self.mesh, &self.slow_start) {
+            let error = diagnostics.error(slow_start.span(), "`slow_start` has no effect on an upstream of the mesh");
+            error.hint("say it for the whole mesh: [services.NAME] in the document for mesh-runtime apply");
+        }
         let name = name.get_ref().as_str().into();
         Some(Upstream {
             name,
             target: target?,
-            balance: balance?,
-            hash: hash?,
-            outlier: outlier?,
-            breaker: breaker?,
+            connection: connection?,
         })
+    }
+
+    fn connection(&self) -> raw::Connection<'_> {
+        raw::Connection {
+            balance: self.balance.as_ref(),
+            hash: self.hash.as_ref(),
+            outlier: self.outlier.as_ref(),
+            breaker: self.breaker.as_ref(),
+            slow_start: self.slow_start.as_ref(),
+            zone: None,
+        }
     }
 }
 
-impl raw::Upstream {
-    /// What of a request says which endpoint is its own.
-    fn compile_hash(&self, balance: Option<Balance>, diagnostics: &mut Diagnostics) -> Option<Option<Reference>> {
-        const KNOWN: [&str; 3] = ["client.ip", "header.NAME", "cookie.NAME"];
-        let by_hash = balance == Some(Balance::RingHash);
-        if let (true, Some(balance), Some(_)) = (by_hash, &self.balance, &self.mesh) {
-            let error = diagnostics.error(balance.span(), "ring-hash is not supported for an upstream of the mesh");
-            error.hint("choose another way, or name its endpoints");
-            return None;
+impl raw::Connection<'_> {
+    /// How the endpoints are used. None where there is a mistake.
+    pub fn compile(&self, kind: Kind, diagnostics: &mut Diagnostics) -> Option<ConnectionPolicy> {
+        let usual = ConnectionPolicy::usual(kind);
+        let balance = match self.balance {
+            Some(balance) => compile_balance(balance, diagnostics),
+            None => Some(usual.balancing.balance),
+        };
+        let hash = self.compile_hash(kind, balance, diagnostics);
+        let outlier = match self.outlier {
+            Some(outlier) => outlier.compile(diagnostics).map(Some),
+            None => Some(usual.balancing.outlier),
+        };
+        let breaker = match self.breaker {
+            Some(breaker) => breaker.compile(diagnostics),
+            None => Some(usual.breaker),
+        };
+        let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+        let slow_start = self.slow_start.map(|time| diagnostics.duration("`slow_start`", time, range));
+        let zone = self.compile_zone(diagnostics);
+        if let (Some(Balance::RingHash), Some(slow_start)) = (balance, self.slow_start) {
+            let error = diagnostics.error(slow_start.span(), "`slow_start` has no effect with ring-hash");
+            error.hint("take it out: a place on the ring has one owner");
         }
-        let Some(hash) = &self.hash else {
-            if let (true, Some(balance)) = (by_hash, &self.balance) {
+        if let (Some(Balance::RingHash), Some(zone)) = (balance, self.zone) {
+            let error = diagnostics.error(zone.span(), "`zone` has no effect with ring-hash");
+            error.hint("take it out: a place on the ring has one owner, wherever that is");
+        }
+        Some(ConnectionPolicy {
+            balancing: balance::Settings {
+                balance: balance?,
+                outlier: outlier?,
+                slow_start: match slow_start {
+                    Some(time) => Some(time?),
+                    None => None,
+                },
+                zone: zone?,
+                unreachable: usual.balancing.unreachable,
+            },
+            hash: hash?,
+            breaker: breaker?,
+        })
+    }
+
+    fn compile_zone(&self, diagnostics: &mut Diagnostics) -> Option<Option<ZoneSettings>> {
+        let Some(zone) = self.zone else { return Some(None) };
+        let raw::Zone { prefer, overflow } = zone.get_ref();
+        let usual = ZoneSettings::default().overflow;
+        let overflow = overflow
+            .as_ref()
+            .map_or(Some(usual), |most| diagnostics.number("`overflow`", most, 1..=1_000_000));
+        let zone = ZoneSettings { overflow: overflow? };
+        Some(prefer.unwrap_or(true).then_some(zone))
+    }
+
+    /// What of a request says which endpoint is its own.
+    fn compile_hash(&self, kind: Kind, balance: Option<Balance>, diagnostics: &mut Diagnostics) -> Option<Option<Reference>> {
+        let known = hashes(kind);
+        let by_hash = balance == Some(Balance::RingHash);
+        let Some(hash) = self.hash else {
+            if let (true, Some(balance)) = (by_hash, self.balance) {
                 let error = diagnostics.error(balance.span(), "ring-hash has nothing to go by");
-                error.hint(format!("add hash = \"…\", one of {}", KNOWN.join(", ")));
+                error.hint(format!("add hash = \"…\", one of {}", known.join(", ")));
                 return None;
             }
             return Some(None);
@@ -78,21 +127,33 @@ impl raw::Upstream {
             error.hint("take it out");
             return None;
         }
+        if kind == Kind::Service && hash.get_ref() == "source" {
+            return Some(Some(Reference::ClientIp));
+        }
         let template = Template::parse(&format!("{{{}}}", hash.get_ref())).ok();
         match template.as_ref().and_then(|template| template.references().next()) {
-            Some(by @ (Reference::ClientIp | Reference::Header(_) | Reference::Cookie(_))) => Some(Some(by.clone())),
+            Some(by @ (Reference::Header(_) | Reference::Cookie(_))) => Some(Some(by.clone())),
+            Some(by @ Reference::ClientIp) if kind == Kind::Upstream => Some(Some(by.clone())),
             _ => {
                 let error = diagnostics.error(
                     hash.span(),
                     format!("`{}` is nothing that ring-hash can go by", hash.get_ref()),
                 );
-                error.hint(match nearest(hash.get_ref(), KNOWN) {
+                error.hint(match nearest(hash.get_ref(), known) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("known here: {}", KNOWN.join(", ")),
+                    None => format!("known here: {}", known.join(", ")),
                 });
                 None
             }
         }
+    }
+}
+
+/// What `ring-hash` can go by: of the client, or of the member that calls.
+fn hashes(kind: Kind) -> [&'static str; 3] {
+    match kind {
+        Kind::Upstream => ["client.ip", "header.NAME", "cookie.NAME"],
+        Kind::Service => ["source", "header.NAME", "cookie.NAME"],
     }
 }
 

@@ -1,0 +1,254 @@
+//! A service as this member knows it. What is known of its endpoints, and what limits the calls to them, is the same for every client
+//! of the member: a program with a client per core sees one endpoint fail once, and not once per core.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use identity::ServiceName;
+use routing::Moment;
+use routing::balance::{Balancer, Member};
+use routing::policy::{Breaker, RetryBudget};
+use routing::upstream::{ConnectionPolicy, Kind};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::discovery::{Directory, Endpoint, Snapshot, Source};
+use crate::policy::{Known, Policies, Routes};
+use crate::tls::{Credentials, Protocol};
+
+/// Services that a member remembers before it forgets those that nobody serves.
+const REMEMBERED: usize = 256;
+
+/// The services that a member calls.
+pub(crate) struct Services {
+    directory: Arc<Directory>,
+    policies: Known,
+    credentials: Credentials,
+    /// Where this member is; empty where it does not say.
+    zone: String,
+    /// By which the endpoints of a ring-hash are found that goes by the source: this process.
+    source: u64,
+    start: Instant,
+    services: Mutex<HashMap<ServiceName, Arc<Service>>>,
+}
+
+impl Services {
+    pub(crate) fn new(directory: Arc<Directory>, policies: Known, credentials: Credentials, zone: String) -> Arc<Self> {
+        Arc::new(Self {
+            directory,
+            policies,
+            credentials,
+            zone,
+            source: rand::random(),
+            start: Instant::now(),
+            services: Mutex::default(),
+        })
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    pub(super) fn moment(&self, at: Instant) -> Moment {
+        Moment::default() + at.saturating_duration_since(self.start)
+    }
+
+    pub(super) fn instant(&self, at: Moment) -> tokio::time::Instant {
+        // What lies more than a year ahead is as good as never.
+        const NEVER: Duration = Duration::from_secs(365 * 86_400);
+        (self.start + at.since(Moment::default()).min(NEVER)).into()
+    }
+
+    pub(super) const fn source(&self) -> u64 {
+        self.source
+    }
+
+    pub(super) const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Whether the member has left, so that nothing new will be known.
+    pub(super) fn has_left(&self) -> bool {
+        self.directory.has_left()
+    }
+
+    pub(super) fn service(&self, name: &ServiceName) -> Arc<Service> {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(service) = services.get(name) {
+            return Arc::clone(service);
+        }
+        // Names come from URLs, and URLs may come from anybody.
+        if services.len() >= REMEMBERED {
+            services.retain(|_, service| service.is_served());
+        }
+        let new = Service::new(name.clone(), self);
+        Arc::clone(services.entry(name.clone()).or_insert_with(|| Arc::new(new)))
+    }
+
+    /// Waits until the policies of the mesh are known, so that no call escapes its route; not for longer than `limit`, since a member
+    /// works on what it knows while no control plane answers.
+    pub(super) async fn policies_known(&self, limit: Duration) {
+        if self.policies.borrow().is_none() {
+            let mut policies = self.policies.clone();
+            // Where nothing follows any more, the member has left.
+            let _ = timeout(limit, policies.wait_for(Option::is_some)).await;
+        }
+    }
+}
+
+/// One of them.
+pub(super) struct Service {
+    pub(super) name: ServiceName,
+    pub(super) breaker: Arc<Breaker>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    policies: Known,
+    /// Of which credentials the routes are: another name may have others.
+    credentials: u64,
+    view: Arc<View>,
+}
+
+/// What is known at one time.
+pub(super) struct View {
+    /// Another one for another view.
+    pub(super) generation: u64,
+    pub(super) balancer: Balancer<Target>,
+    pub(super) connection: ConnectionPolicy,
+    pub(super) routes: Routes,
+    /// The retry budgets of routes that have one of their own.
+    pub(super) budgets: HashMap<Box<str>, Arc<RetryBudget>>,
+}
+
+/// An endpoint, known again by id and address.
+#[derive(Debug, Clone)]
+pub(super) struct Target(pub(super) Endpoint);
+
+impl Target {
+    pub(super) fn key(&self) -> (&str, &str) {
+        (self.0.id(), self.0.address())
+    }
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Target {}
+
+impl Hash for Target {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl Service {
+    fn new(name: ServiceName, services: &Services) -> Self {
+        let mut snapshots = services.directory.subscribe(&name);
+        // Whatever is known already counts as a change.
+        snapshots.mark_changed();
+        let connection = ConnectionPolicy::usual(Kind::Service);
+        let view = View {
+            generation: 0,
+            balancer: Balancer::new(connection.balancing, Vec::<(Target, u16)>::new()),
+            connection: connection.clone(),
+            routes: Policies::default().routes(services.credentials.held().svid.id(), &name),
+            budgets: HashMap::new(),
+        };
+        let mut policies = services.policies.clone();
+        policies.mark_changed();
+        let current = Current {
+            snapshots,
+            policies,
+            credentials: services.credentials.held().generation,
+            view: Arc::new(view),
+        };
+        Self {
+            name,
+            breaker: Breaker::new(connection.breaker),
+            current: Mutex::new(current),
+        }
+    }
+
+    /// What is known now.
+    pub(super) fn view(&self, services: &Services) -> Arc<View> {
+        let mut current = self.current();
+        let endpoints = current.snapshots.has_changed().unwrap_or(false);
+        let policies = current.policies.has_changed().unwrap_or(false);
+        let held = services.credentials.held();
+        if endpoints || policies || held.generation != current.credentials {
+            let snapshot = Arc::clone(&current.snapshots.borrow_and_update());
+            let known = current.policies.borrow_and_update().clone();
+            current.credentials = held.generation;
+            let view = self.next(&current.view, &snapshot, known.as_deref(), services);
+            current.view = Arc::new(view);
+        }
+        Arc::clone(&current.view)
+    }
+
+    fn next(&self, before: &View, snapshot: &Snapshot, policies: Option<&Policies>, services: &Services) -> View {
+        let id = services.credentials.held().svid.id().clone();
+        let none = Policies::default();
+        let policies = policies.unwrap_or(&none);
+        let connection = policies.connection(&self.name);
+        self.breaker.limit(connection.breaker);
+        let http = snapshot
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.protocol() == Protocol::Http2);
+        let members = http.map(|endpoint| Member {
+            address: Target(endpoint.clone()),
+            weight: endpoint.weight(),
+            is_near: !services.zone.is_empty() && endpoint.zone() == services.zone,
+        });
+        let routes = policies.routes(&id, &self.name);
+        let budget = |name: &str, ratio: f64| match before.budgets.get(name) {
+            Some(known) if known.ratio() == ratio => Arc::clone(known),
+            _ => Arc::new(RetryBudget::new(ratio)),
+        };
+        let with_retries = routes.policies().filter_map(|policy| Some((policy, policy.retry.as_ref()?)));
+        let budgets = with_retries.map(|(policy, retry)| (policy.name.clone(), budget(&policy.name, retry.budget)));
+        View {
+            generation: before.generation + 1,
+            balancer: before.balancer.replace(connection.balancing, members, services.now()),
+            connection,
+            budgets: budgets.collect(),
+            routes,
+        }
+    }
+
+    /// Waits for a service of which nothing is known yet.
+    pub(super) async fn discovered(&self, limit: Duration) {
+        let mut snapshots = self.current().snapshots.clone();
+        if snapshots.borrow().source == Source::Unknown {
+            let known = snapshots.wait_for(|snapshot| snapshot.source != Source::Unknown);
+            // Nothing in time is nothing known.
+            let _ = timeout(limit, known).await;
+        }
+    }
+
+    /// Whether any endpoint is known.
+    pub(super) fn is_served(&self) -> bool {
+        let current = self.current();
+        let snapshot = current.snapshots.borrow();
+        snapshot.source == Source::Unknown || !snapshot.endpoints.is_empty()
+    }
+
+    /// Whether it is served, and never as HTTP.
+    pub(super) fn is_opaque(&self) -> bool {
+        let current = self.current();
+        let snapshot = current.snapshots.borrow();
+        let mut endpoints = snapshot.endpoints.iter();
+        !snapshot.endpoints.is_empty() && endpoints.all(|endpoint| endpoint.protocol() == Protocol::Tcp)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
