@@ -36,7 +36,6 @@ pub mod config;
 pub mod exchange;
 pub mod explain;
 mod fields;
-mod json;
 pub mod keys;
 mod limit;
 mod memory;

@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use jsonschema::Validator;
 use routing::Fields;
+use routing::json;
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::json;
 
 /// The most violations that one answer lists.
 pub(crate) const MAX_VIOLATIONS: usize = 20;

@@ -4,9 +4,11 @@
 
 pub mod balance;
 pub mod call;
+pub mod claims;
 pub mod config;
 pub mod filter;
 mod head;
+pub mod json;
 pub mod matching;
 pub mod policy;
 mod reason;

@@ -10,7 +10,6 @@ use routing::config::{Diagnostics, Read, Spanned};
 use routing::filter::{HeaderEdits, Reference};
 use routing::matching::Rule;
 use routing::upstream::Split;
-use serde_json::Value;
 
 use super::compile::Files;
 use super::policy::{Backends, references};
@@ -228,42 +227,9 @@ fn requirements(raw: &raw::Route, is_anonymous: bool, diagnostics: &mut Diagnost
             .hint("add auth = \"NAME\"");
         whole = false;
     }
-    let mut requirements = Requirements::default();
-    for scope in &require.get_ref().scopes {
-        // RFC 6749 §3.3: what a scope is made of.
-        if scope.get_ref().is_empty()
-            || !scope
-                .get_ref()
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
-        {
-            diagnostics
-                .error(scope.span(), format!("`{}` is not a scope", scope.get_ref()))
-                .hint("write each scope as a text of its own");
-            whole = false;
-        }
-        requirements.scopes.push(scope.get_ref().clone());
-    }
-    for (path, value) in &require.get_ref().claims {
-        let allowed = match value.get_ref() {
-            Value::Array(list) => list.clone(),
-            one => vec![one.clone()],
-        };
-        if allowed.is_empty()
-            || allowed
-                .iter()
-                .any(|value| matches!(value, Value::Object(_) | Value::Array(_) | Value::Null))
-        {
-            let error = diagnostics.error(
-                value.span(),
-                format!("claim `{}`: expected a value, or a list of them", path.get_ref()),
-            );
-            error.hint("as in tier = [\"gold\", \"silver\"] or \"address.country\" = \"DE\"");
-            whole = false;
-        }
-        requirements.claims.push((path.get_ref().clone(), allowed));
-    }
-    whole.then_some(requirements)
+    let require = require.get_ref();
+    let requirements = diagnostics.requirements(&require.scopes, &require.claims);
+    requirements.filter(|_| whole)
 }
 
 fn body_rules(

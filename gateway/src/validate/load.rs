@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, Validator};
+use routing::json;
 use serde_json::Value;
-
-use crate::json;
 
 /// The scheme of the addresses that stand for files inside the validator.
 const SCHEME: &str = "file-of-config";

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use routing::json;
 use serde_json::{Map, Value};
 
 use super::{Jwt, Refusal};
-use crate::json;
 
 /// Judges the claims, and tells in which seconds since 1970 the verdict stays right.
 pub(super) fn judge(rules: &Jwt, payload: &[u8], unix: u64) -> Result<(Map<String, Value>, Range<u64>), Refusal> {

@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use routing::json;
 use serde_json::Value;
 
 use super::Refusal;
-use crate::json;
 
 /// A token in compact form (RFC 7515 §7.1).
 pub(super) struct Parts<'a> {

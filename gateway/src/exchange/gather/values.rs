@@ -1,13 +1,13 @@
 //! What a branch refers to: what the request knows, and fields of other branches.
 
 use routing::filter::{Reference, Resolve};
+use routing::json;
 use serde_json::Value;
 
 use super::super::request::Request;
 use super::State;
 use crate::aggregate::{Aggregate, ForEach};
 use crate::auth::scalar;
-use crate::json;
 
 /// By what an item of a `for_each` is called.
 pub(crate) const ITEM: &str = "item";

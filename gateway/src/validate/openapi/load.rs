@@ -2,6 +2,7 @@
 
 use http::Method;
 use jsonschema::{Draft, PatternOptions, Registry, Validator};
+use routing::json;
 use routing::matching::normalise;
 use serde_json::{Value, json};
 
@@ -9,7 +10,6 @@ use super::parameter::{Form, Parameter, Place};
 use super::shape::Shape;
 use super::style::Style;
 use super::{Body, Content, Description, Operation, PathItem, Segment};
-use crate::json;
 
 /// The address that stands for the description inside validators.
 const ADDRESS: &str = "openapi:///description";

@@ -14,11 +14,11 @@ pub(crate) use load::load_description;
 use http::Method;
 use jsonschema::Validator;
 use routing::Fields;
+use routing::json;
 use routing::matching::{decode_query, query_pairs};
 use serde_json::{Map, Value};
 
 use super::{BodyRefusal, MAX_VIOLATIONS, Violation, violations};
-use crate::json;
 use parameter::Parameter;
 use shape::Shape;
 

@@ -2,12 +2,12 @@
 
 use jsonschema::Validator;
 use routing::Fields;
+use routing::json;
 use serde_json::Value;
 
 use super::super::{Violation, violations};
 use super::shape::Shape;
 use super::style::{Style, as_it_is, of_path, of_query};
-use crate::json;
 
 /// A parameter.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! From raw pieces to compiled ones.
 
+mod claims;
 mod cors;
 mod filter;
 mod policy;

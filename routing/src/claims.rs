@@ -1,25 +1,29 @@
-//! What a verified token says, and what a route asks of it.
+//! What is verified about the one on whose behalf a request is made, and what a rule asks of it.
 
 use serde_json::{Map, Value};
 
 use crate::json;
 
 /// The claims of a verified token.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Claims(Value);
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claims(Value);
 
 impl Claims {
-    pub(crate) fn new(claims: Map<String, Value>) -> Self {
+    /// Claims that somebody has verified.
+    #[must_use]
+    pub fn new(claims: Map<String, Value>) -> Self {
         Self(Value::Object(claims))
     }
 
     /// A claim by its name, or by its path (`address.country`).
-    pub(crate) fn at(&self, path: &str) -> Option<&Value> {
+    #[must_use]
+    pub fn at(&self, path: &str) -> Option<&Value> {
         json::at_path(&self.0, path)
     }
 
     /// A claim as text, where it is a string, a number or a boolean, or a list of them (joined by commas).
-    pub(crate) fn text(&self, path: &str) -> Option<String> {
+    #[must_use]
+    pub fn text(&self, path: &str) -> Option<String> {
         match self.at(path)? {
             Value::Array(list) if !list.is_empty() => list
                 .iter()
@@ -32,7 +36,8 @@ impl Claims {
 
     /// Whether a scope was granted: in `scope`, a list with spaces (RFC 8693 §4.2, RFC 9068 §2.2.3), or in `scp`, as some issuers
     /// name it; either may be a list of strings as well.
-    fn has_scope(&self, scope: &str) -> bool {
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
         ["scope", "scp"]
             .into_iter()
             .filter_map(|name| self.at(name))
@@ -45,7 +50,8 @@ impl Claims {
 }
 
 /// A string, number or boolean as text.
-pub(crate) fn scalar(value: &Value) -> Option<String> {
+#[must_use]
+pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -54,25 +60,36 @@ pub(crate) fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// What a route asks of the claims.
-#[derive(Debug, Default)]
-pub(crate) struct Requirements {
+/// What a rule asks of the claims.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Requirements {
     /// Every one of these scopes.
-    pub(crate) scopes: Vec<String>,
+    pub scopes: Vec<String>,
     /// For each of these paths, one of these values.
-    pub(crate) claims: Vec<(String, Vec<Value>)>,
+    pub claims: Vec<(String, Vec<Value>)>,
 }
 
 /// What is missing.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Missing<'a> {
+pub enum Missing<'a> {
+    /// This scope.
     Scope(&'a str),
+    /// One of the values of the claim at this path.
     Claim(&'a str),
 }
 
 impl Requirements {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.scopes.is_empty() && self.claims.is_empty()
+    }
+
     /// Whether the claims are enough. A claim that is a list has to hold one of the values.
-    pub(crate) fn judge<'a>(&'a self, claims: &Claims) -> Result<(), Missing<'a>> {
+    ///
+    /// # Errors
+    /// [`Missing`]: the first that is not as it has to be.
+    pub fn judge<'a>(&'a self, claims: &Claims) -> Result<(), Missing<'a>> {
         if let Some(scope) = self.scopes.iter().find(|scope| !claims.has_scope(scope)) {
             return Err(Missing::Scope(scope));
         }

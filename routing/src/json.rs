@@ -9,7 +9,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 /// Parses a text in which no object has a name twice.
-pub(crate) fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
+///
+/// # Errors
+/// Where it is no JSON, or has a name twice.
+pub fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
     let mut from = serde_json::Deserializer::from_slice(text);
     let value = Unambiguous.deserialize(&mut from)?;
     from.end()?;
@@ -87,7 +90,8 @@ impl<'de> Visitor<'de> for Unambiguous {
 
 /// The value at a path of names with dots between them. A name may hold dots itself, as in claims that are named by a URL:
 /// at each level, the longest name that exists is taken.
-pub(crate) fn at_path<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+#[must_use]
+pub fn at_path<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     let members = match value {
         Value::Object(members) => members,
         Value::Array(list) => {
