@@ -72,6 +72,15 @@ impl JoinToken {
         URL_SAFE_NO_PAD.encode(&self.secret)
     }
 
+    /// The same secret for a mesh whose root is named by `pin`.
+    #[must_use]
+    pub fn pinned_to(&self, pin: Pin) -> Self {
+        Self {
+            secret: self.secret.clone(),
+            pin,
+        }
+    }
+
     /// The root to trust.
     #[must_use]
     pub const fn pin(&self) -> Pin {

@@ -16,6 +16,9 @@ pub enum Credential {
     /// The operator's credential, by which the member makes its own join tokens. For development: whoever can read the
     /// file that it comes from may be any service.
     Operator(JoinToken),
+    /// The control plane's socket on this machine, by which it knows who the process is: user, group, program. Good for the
+    /// services that registration entries name.
+    Local(PathBuf),
 }
 
 /// How to join a mesh.
@@ -62,13 +65,14 @@ impl Config {
     /// | variable | what | default |
     /// |---|---|---|
     /// | `MESH_CONTROL` | the control plane, `HOST:PORT`, several separated by commas | `127.0.0.1:7700` |
-    /// | `MESH_TOKEN` | the join token | an operator's credential on this machine |
-    /// | `MESH_SERVICE` | the name of the service | that of the token; with an operator's credential, of the program |
+    /// | `MESH_TOKEN` | the join token | `MESH_SOCKET` |
+    /// | `MESH_SOCKET` | the control plane's socket on this machine | an operator's credential on this machine |
+    /// | `MESH_SERVICE` | the name of the service | that of the token or the entry; with an operator's credential, of the program |
     /// | `MESH_LISTEN` | where [`Mesh::serve`](crate::Mesh::serve) listens | `127.0.0.1:0` |
     /// | `MESH_ADVERTISE` | `HOST:PORT` that peers connect to | what is bound |
     /// | `MESH_STATE_DIR` | where the last known endpoints are kept | in memory |
     ///
-    /// Without `MESH_TOKEN` the operator's credential is taken from `HEDDLE_OPERATOR_TOKEN`, or from the file that
+    /// Without either the operator's credential is taken from `HEDDLE_OPERATOR_TOKEN`, or from the file that
     /// `mesh-runtime serve` leaves on its machine ([`operator_token_file`]).
     ///
     /// # Errors
@@ -87,7 +91,10 @@ impl Config {
         let control: Vec<_> = control.split(',').map(str::trim).collect();
         let credential = match set("MESH_TOKEN") {
             Some(token) => Credential::Token(parse_token("MESH_TOKEN", &token)?),
-            None => find_operator(&control, variable)?,
+            None => match set("MESH_SOCKET") {
+                Some(socket) => Credential::Local(socket.into()),
+                None => find_operator(&control, variable)?,
+            },
         };
         let mut config = Self::new(control, credential)?;
         if let Some(name) = set("MESH_SERVICE") {
@@ -241,7 +248,7 @@ pub enum ConfigError {
     Advertise(String),
     /// Neither token nor operator's credential.
     #[error(
-        "MESH_TOKEN is not set, and there is no operator's credential for {control} on this machine; \
+        "neither MESH_TOKEN nor MESH_SOCKET is set, and there is no operator's credential for {control} on this machine; \
          make a token where the control plane runs: mesh-runtime token create SERVICE"
     )]
     NoCredential {
@@ -275,6 +282,14 @@ mod tests {
         assert_eq!(config.control, ["127.0.0.1:7700"]);
         assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
         assert!(matches!(config.credential, Credential::Token(_)));
+    }
+
+    #[test]
+    fn a_socket_serves_where_there_is_no_token() {
+        let config = read(&[("MESH_SOCKET", "/run/heddle/mesh.sock")]).unwrap();
+        assert!(matches!(config.credential, Credential::Local(socket) if socket.as_os_str() == "/run/heddle/mesh.sock"));
+        let both = read(&[("MESH_SOCKET", "/run/heddle/mesh.sock"), ("MESH_TOKEN", &token())]).unwrap();
+        assert!(matches!(both.credential, Credential::Token(_)));
     }
 
     #[test]

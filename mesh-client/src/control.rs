@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use mesh_api::v1::policies_client::PoliciesClient;
 use mesh_api::v1::registry_client::RegistryClient;
 use mesh_api::{CONTROL_PLANE_PATH, JoinToken, Pin};
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -43,6 +44,23 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 /// [`TlsError`] where there can be no TLS configuration.
 pub fn pinned_channel(addresses: &[String], pin: Pin) -> Result<Channel, TlsError> {
     Ok(channel(addresses, Trust::Pinned(tls::first_trust(pin)?)))
+}
+
+/// A channel to the control plane's socket on this machine. There is no TLS on it: the folder of the socket says who may listen
+/// there, and the kernel tells the control plane who connects.
+pub(crate) fn local_channel(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let connect = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move {
+            let connected = timeout(CONNECT_TIMEOUT, UnixStream::connect(&socket)).await;
+            connected
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map(TokioIo::new)
+                .map_err(|error| format_address(&socket.display().to_string(), TlsError::Connect(error)))
+        }
+    });
+    Endpoint::from_static("http://control-plane.mesh").connect_with_connector_lazy(connect)
 }
 
 /// The control plane as a member calls it: mutual TLS with the SVID of the moment.

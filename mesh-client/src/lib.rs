@@ -30,6 +30,7 @@
 //! | [`discovery`] | who serves what, where, kept while the control plane is away |
 //! | [`tls`] | X.509-SVIDs, their verification and their rotation; the control plane uses it too |
 //! | [`policy`] | who may talk to whom and where requests go, compiled and judged |
+//! | [`caller`] | on whose behalf a request is made |
 //! | [`control`] | channels to the control plane |
 //! | [`telemetry`] | W3C Trace Context |
 //! | [`drain`] | ending well |
@@ -37,6 +38,7 @@
 //! Works on any tokio runtime, of one thread or many; all of it is `Send`. What happens is told as `tracing` events.
 
 mod backoff;
+pub mod caller;
 pub mod client;
 mod config;
 pub mod control;
@@ -49,11 +51,13 @@ mod metrics;
 pub mod opaque;
 pub mod policy;
 mod register;
-mod renewal;
 pub mod server;
+mod source;
 pub mod telemetry;
 pub mod tls;
+mod upkeep;
 
+pub use caller::Caller;
 pub use client::{Client, ClientOptions};
 pub use config::{Config, ConfigError, Credential, find_operator, operator_token_file};
 pub use deadline::{Deadline, TIMEOUT_MS};

@@ -17,17 +17,19 @@ use tower::Service;
 
 use crate::BoxError;
 use crate::client::{self, Client, ClientOptions, ResponseBody, Services};
-use crate::config::{Config, Credential};
+use crate::config::Config;
 use crate::control::{self, Control};
 use crate::discovery::{Directory, Snapshot};
 use crate::drain;
-use crate::join::{self, JoinError, Upkeep};
+use crate::join::{self, JoinError};
 use crate::metrics::Metrics;
 use crate::opaque::{self, Arrival, Dialers};
 use crate::policy::{Follower, Known};
 use crate::register::Registration;
 use crate::server::{Guard, Limits, Server};
+use crate::source::{self, Source};
 use crate::tls::{Credentials, Protocol, Rotation, ServerTls};
+use crate::upkeep::Upkeep;
 
 /// How long watchers are given to hear that an endpoint is gone before it stops to accept.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -41,6 +43,7 @@ pub struct Mesh {
 
 struct Member {
     config: Config,
+    source: Arc<dyn Source>,
     control: Arc<Control>,
     credentials: Credentials,
     rotation: Arc<Rotation>,
@@ -64,7 +67,8 @@ impl Mesh {
     /// # Errors
     /// [`JoinError`].
     pub async fn join(config: Config) -> Result<Self, JoinError> {
-        let (svid, bundle) = join::join(&config, config.service.as_ref()).await?;
+        let source: Arc<dyn Source> = source::of(&config)?.into();
+        let (svid, bundle) = join::join(&config, &*source, config.service.as_ref(), None).await?;
         tracing::info!(id = %svid.id(), not_after = svid.not_after(), "joined the mesh");
         let (rotation, credentials) = Credentials::new(svid, bundle);
         let rotation = Arc::new(rotation);
@@ -74,6 +78,7 @@ impl Mesh {
         let policies = Follower::start(Arc::clone(&control), leave.watch());
         let upkeep = Upkeep {
             config: config.clone(),
+            source: Arc::clone(&source),
             control: Arc::clone(&control),
             rotation: Arc::clone(&rotation),
         };
@@ -94,6 +99,7 @@ impl Mesh {
         let naming = tokio::sync::Mutex::default();
         let member = Arc::new(Member {
             config,
+            source,
             control,
             credentials,
             rotation,
@@ -213,7 +219,8 @@ impl Mesh {
         self.member.leave.start();
     }
 
-    /// Takes the name that it is to serve as. By a join token there is only the token's; an operator's credential gives any.
+    /// Takes the name that it is to serve as. By a join token there is only the token's; other credentials give
+    /// whatever they are good for.
     async fn be(&self, name: &ServiceName) -> Result<(), ServeError> {
         let member = &self.member;
         let _naming = member.naming.lock().await;
@@ -221,15 +228,14 @@ impl Mesh {
         if id.service().as_ref() == Some(name) {
             return Ok(());
         }
-        match &member.config.credential {
-            Credential::Operator(_) if member.config.service.is_none() => {
-                let (svid, bundle) = join::join(&member.config, Some(name)).await?;
-                tracing::info!(id = %svid.id(), "took the name that it serves as");
-                member.rotation.replace_both(svid, bundle);
-                Ok(())
-            }
-            _ => Err(ServeError::OtherService { id, name: name.clone() }),
+        if member.config.service.is_some() || !member.source.is_lasting() {
+            return Err(ServeError::OtherService { id, name: name.clone() });
         }
+        let known = member.credentials.held().bundle.clone();
+        let (svid, bundle) = join::join(&member.config, &*member.source, Some(name), Some(&known)).await?;
+        tracing::info!(id = %svid.id(), "took the name that it serves as");
+        member.rotation.replace_both(svid, bundle);
+        Ok(())
     }
 }
 

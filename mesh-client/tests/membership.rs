@@ -42,6 +42,30 @@ async fn a_member_whose_svid_has_ended_is_told_so_as_a_matter_of_identity() {
     .await;
 }
 
+#[tokio::test]
+async fn an_identity_that_is_taken_away_is_talked_to_no_more() {
+    let control = ControlPlane::start().await;
+    let mesh = control.join("accounts").await;
+    let _accounts = Served::start_as(mesh.clone(), "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    let (rates, cards) = (control.join("rates").await, control.join("cards").await);
+    rates.get("http://accounts.mesh/").await.unwrap();
+    cards.get("http://accounts.mesh/").await.unwrap();
+    control.revoke(&rates);
+    eventually("it is not served any more", || async {
+        rates.get("http://accounts.mesh/").await.is_err()
+    })
+    .await;
+    cards.get("http://accounts.mesh/").await.unwrap();
+    control.revoke(&mesh);
+    eventually("it is not called any more", || async {
+        cards.get("http://accounts.mesh/").await.is_err()
+    })
+    .await;
+    let error = cards.get("http://accounts.mesh/").await.unwrap_err();
+    assert_eq!(error.failure(), Failure::Identity, "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_fails_no_request() {
     let control = ControlPlane::start().await;

@@ -120,6 +120,31 @@ async fn bytes_go_both_ways_and_each_end_knows_the_other() {
 }
 
 #[tokio::test]
+async fn an_identity_that_is_taken_away_loses_its_connections_at_either_end() {
+    let control = ControlPlane::start().await;
+    let mesh = control.join("database").await;
+    let _database = Database::limited(mesh.clone(), Limits::default(), echo).await;
+    served(&control, "database", 1).await;
+    let (shop, cards) = (control.join("shop").await, control.join("cards").await);
+    let mut streams = Vec::new();
+    for member in [&shop, &cards] {
+        let mut stream = member.connect("database").await.unwrap();
+        echoes(&mut stream, "here").await;
+        streams.push(stream);
+    }
+    let [theirs, other] = &mut streams[..] else { unreachable!() };
+    control.revoke(&shop);
+    assert!(
+        !matches!(theirs.read(&mut [0]).await, Ok(1..)),
+        "the caller is taken away, and who it called closes"
+    );
+    echoes(other, "still here").await;
+    control.revoke(&mesh);
+    let error = other.read(&mut [0]).await.unwrap_err();
+    assert!(error.to_string().contains("revoked"), "whom it called is taken away: {error}");
+}
+
+#[tokio::test]
 async fn the_end_of_one_direction_is_not_the_end_of_the_other() {
     let control = ControlPlane::start().await;
     // It says all that it has to say, hears the other to the end, and only then is done.

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::any;
 use mesh_client::Mesh;
+use mesh_client::caller::{self, Caller};
 use mesh_client::client::Body;
 use support::control::ControlPlane;
 use support::eventually;
@@ -134,6 +135,91 @@ async fn nobody_is_let_in_before_the_policy_is_known() {
     control.apply(Some(""));
     served(&control, "accounts", 2).await;
     assert_eq!(ask(&rates, "GET", "http://accounts.mesh/").await.0, 200);
+}
+
+const FOR_GOLD: &str = r#"
+[policy]
+default = "deny"
+handoffs = ["ingress"]
+
+[[rules]]
+name = "gold"
+action = "allow"
+to = ["accounts"]
+claims = { tier = "gold" }
+
+[[rules]]
+name = "health"
+action = "allow"
+paths = ["/health"]
+"#;
+
+/// Says on whose behalf it was asked: by the extension, and by the field that programs read.
+fn echo_caller() -> Router {
+    Router::new().fallback(any(|request: Request| async move {
+        let caller = request.extensions().get::<Caller>().map(|caller| caller.subject().to_owned());
+        let fields = request.headers().get_all(caller::X_HEDDLE_CALLER).iter().count();
+        format!("{} {fields}", caller.as_deref().unwrap_or("nobody"))
+    }))
+}
+
+fn alice(tier: &str, exp: u64) -> Caller {
+    let claims = serde_json::json!({"sub": "alice", "exp": exp, "tier": tier});
+    Caller::new(claims.as_object().unwrap().clone()).unwrap()
+}
+
+/// Asks on behalf of `caller`, with `fields` besides.
+async fn ask_for(mesh: &Mesh, path: &str, caller: Option<Caller>) -> (u16, String) {
+    let mut request = http::Request::get(format!("http://accounts.mesh{path}"))
+        .body(Body::empty())
+        .unwrap();
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    let response = mesh.client().request(request).await.unwrap();
+    (response.status().as_u16(), response.into_body().text().await.unwrap())
+}
+
+#[tokio::test]
+async fn an_end_user_is_who_the_named_member_says_and_nobody_else() {
+    let control = ControlPlane::start().await;
+    control.apply(Some(FOR_GOLD));
+    let _accounts = Served::start(&control, "accounts", echo_caller()).await;
+    served(&control, "accounts", 1).await;
+    let (ingress, shop) = (control.join("ingress").await, control.join("shop").await);
+    let later = u64::MAX / 2;
+    assert_eq!(
+        ask_for(&ingress, "/", Some(alice("gold", later))).await,
+        (200, "alice 1".to_owned())
+    );
+    assert_eq!(ask_for(&ingress, "/", Some(alice("silver", later))).await.0, 403);
+    assert_eq!(ask_for(&ingress, "/", None).await.0, 403);
+    assert_eq!(ask_for(&ingress, "/health", None).await, (200, "nobody 0".to_owned()));
+    // Another member may say what it wants.
+    assert_eq!(ask_for(&shop, "/", Some(alice("gold", later))).await.0, 403);
+    assert_eq!(
+        ask_for(&shop, "/health", Some(alice("gold", later))).await,
+        (200, "nobody 0".to_owned()),
+        "nobody reads it"
+    );
+    // What is believed and is over, or makes no sense, is not passed over.
+    let (status, body) = ask_for(&ingress, "/health", Some(alice("gold", 1))).await;
+    assert!(status == 401 && body.contains("\"token-expired\""), "{status} {body}");
+}
+
+#[tokio::test]
+async fn a_field_that_the_client_did_not_write_says_nothing() {
+    let control = ControlPlane::start().await;
+    control.apply(Some(FOR_GOLD));
+    let _accounts = Served::start(&control, "accounts", echo_caller()).await;
+    served(&control, "accounts", 1).await;
+    let ingress = control.join("ingress").await;
+    let request = http::Request::get("http://accounts.mesh/health")
+        .header(caller::X_HEDDLE_CALLER, "from-outside")
+        .body(Body::empty())
+        .unwrap();
+    let response = ingress.client().request(request).await.unwrap();
+    assert_eq!(response.into_body().text().await.unwrap(), "nobody 0");
 }
 
 #[tokio::test]

@@ -17,14 +17,14 @@ use mesh_api::JoinToken;
 use mesh_client::drain;
 use mesh_client::server::Server;
 use mesh_client::tls::{Bundle, ClientTls, Credentials, Peers, ServerTls, SvidError, TlsError, Usage, verify_svid};
-use mesh_client::{Config, Credential, JoinError, Mesh};
-use rcgen::KeyUsagePurpose;
+use mesh_client::{Config, Credential, JoinError, Mesh, PeerIdentity};
+use rcgen::{CustomExtension, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use support::authority::{Authority, Issued, Leaf};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::service_fn;
@@ -312,6 +312,163 @@ async fn a_leaf_that_may_sign_certificates_is_refused() {
     let mut leaf = accounts(&bank);
     leaf.usages.push(KeyUsagePurpose::KeyCertSign);
     refused_everywhere(&bank, || bank.issue(&leaf), SvidError::KeyUsage).await;
+}
+
+/// Key usage (RFC 5280 §4.2.1.3) as an extension by hand: digitalSignature alone.
+fn key_usage(critical: bool) -> CustomExtension {
+    let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 7, 128]);
+    extension.set_criticality(critical);
+    extension
+}
+
+#[tokio::test]
+async fn a_leaf_whose_key_usage_may_be_overlooked_is_refused() {
+    let bank = bank();
+    let leaf = |critical| Leaf {
+        usages: Vec::new(),
+        extensions: vec![key_usage(critical)],
+        ..accounts(&bank)
+    };
+    assert_eq!(verdict(&bank.issue(&leaf(true)), &bank.bundle()), Ok(()));
+    refused_everywhere(&bank, || bank.issue(&leaf(false)), SvidError::KeyUsage).await;
+}
+
+#[tokio::test]
+async fn a_leaf_without_key_usage_is_refused() {
+    let bank = bank();
+    let mut leaf = accounts(&bank);
+    leaf.usages.clear();
+    refused_everywhere(&bank, || bank.issue(&leaf), SvidError::KeyUsage).await;
+}
+
+#[tokio::test]
+async fn a_leaf_that_may_sign_revocation_lists_is_refused() {
+    let bank = bank();
+    let mut leaf = accounts(&bank);
+    leaf.usages.push(KeyUsagePurpose::CrlSign);
+    refused_everywhere(&bank, || bank.issue(&leaf), SvidError::KeyUsage).await;
+}
+
+#[tokio::test]
+async fn a_leaf_for_one_end_alone_is_refused_at_both() {
+    let bank = bank();
+    for only in [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth] {
+        let mut leaf = accounts(&bank);
+        leaf.extended = vec![only];
+        refused_everywhere(&bank, || bank.issue(&leaf), SvidError::ExtendedKeyUsage).await;
+    }
+    let mut leaf = accounts(&bank);
+    leaf.extended.clear();
+    assert_eq!(
+        verdict(&bank.issue(&leaf), &bank.bundle()),
+        Ok(()),
+        "where it is not there, it says nothing"
+    );
+}
+
+fn intermediate(id: &str) -> Leaf {
+    Leaf {
+        ca: true,
+        usages: vec![KeyUsagePurpose::KeyCertSign],
+        extended: Vec::new(),
+        ..Leaf::of(id)
+    }
+}
+
+#[tokio::test]
+async fn a_chain_over_a_good_intermediate_is_accepted() {
+    let bank = bank();
+    let under = bank.under(&intermediate("spiffe://bank.example"), "accounts");
+    assert_eq!(verdict(&under, &bank.bundle()), Ok(()));
+    let mut nameless = intermediate("spiffe://bank.example");
+    nameless.uris.clear();
+    assert_eq!(verdict(&bank.under(&nameless, "accounts"), &bank.bundle()), Ok(()));
+}
+
+#[tokio::test]
+async fn an_intermediate_that_may_not_sign_certificates_is_refused() {
+    let bank = bank();
+    let mut signer = intermediate("spiffe://bank.example");
+    signer.usages = vec![KeyUsagePurpose::DigitalSignature];
+    refused_everywhere(&bank, || bank.under(&signer, "accounts"), SvidError::SignerUsage).await;
+}
+
+#[tokio::test]
+async fn an_intermediate_that_names_a_workload_or_another_trust_domain_is_refused() {
+    let bank = bank();
+    for id in ["spiffe://bank.example/service/rates", "spiffe://thief.example"] {
+        let reason = SvidError::SignerId(id.parse().unwrap());
+        refused_everywhere(&bank, || bank.under(&intermediate(id), "accounts"), reason).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_svid_is_refused() {
+    let bank = bank();
+    let issued = bank.service("accounts");
+    let (_, leaf) = x509_parser::parse_x509_certificate(&issued.chain[0]).unwrap();
+    let serial = leaf.serial.to_bytes_be();
+    let bundle = bank.bundle().revoking([serial.clone()]);
+    assert_eq!(verdict(&issued, &bundle), Err(SvidError::Revoked(bank.id("accounts"))));
+    let padded = bank.bundle().revoking([[&[0], &serial[..]].concat()]);
+    assert!(verdict(&issued, &padded).is_err(), "leading zeros make no other number");
+    assert_eq!(
+        verdict(&bank.service("accounts"), &bundle),
+        Ok(()),
+        "another SVID of the same service is another"
+    );
+}
+
+#[tokio::test]
+async fn a_lenient_server_lets_in_who_is_late_and_nobody_who_is_too_late() {
+    let bank = bank();
+    let hour = Duration::hours(1);
+    let late = |by: Duration| {
+        let mut leaf = accounts(&bank);
+        leaf.not_after = OffsetDateTime::now_utc() - by;
+        leaf.not_before = leaf.not_after - hour;
+        bank.issue(&leaf)
+    };
+    let early = |by: Duration| {
+        let mut leaf = accounts(&bank);
+        leaf.not_before = OffsetDateTime::now_utc() + by;
+        leaf.not_after = leaf.not_before + hour;
+        bank.issue(&leaf)
+    };
+    let (_rotation, credentials) = bank.credentials("accounts");
+    let tls = ServerTls::of_member(credentials).lenient(std::time::Duration::from_secs(7200));
+    for (issued, valid) in [(late(-hour / 2), true), (late(hour), false), (early(hour), false)] {
+        let peer = shake(&tls, issued).await.unwrap();
+        let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
+        assert_eq!(peer.is_valid_at(now), valid);
+    }
+    for issued in [late(3 * hour), early(3 * hour)] {
+        shake(&tls, issued).await.unwrap_err();
+    }
+    let thief = Authority::new("bank.example");
+    shake(&tls, thief.service("accounts")).await.unwrap_err();
+}
+
+/// Shakes hands as whoever `issued` says; whom the server saw.
+async fn shake(tls: &ServerTls, issued: Issued) -> Result<PeerIdentity, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous))
+        .with_client_auth_cert(issued.chain, issued.key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connect = async {
+        let name = ServerName::try_from("peer.mesh").unwrap();
+        if let Ok(mut stream) = connector.connect(name, ours).await {
+            let _ = stream.read(&mut [0]).await;
+        }
+    };
+    let (_, accepted) = tokio::join!(connect, async { tls.accept(theirs).await.map(|(_, peer)| peer.unwrap()) });
+    accepted
 }
 
 #[tokio::test]

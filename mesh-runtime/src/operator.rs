@@ -8,11 +8,40 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use mesh_api::{JoinToken, Pin};
 
 /// The folder for state of this user: `${XDG_STATE_HOME:-$HOME/.local/state}`.
 pub(crate) fn state_home() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))
+}
+
+/// The operator's credential: the secret of this start, with the pin of the root that signs.
+pub(crate) struct OperatorCredential(Mutex<(JoinToken, CredentialFiles)>);
+
+impl OperatorCredential {
+    pub(crate) fn new(token: JoinToken, files: CredentialFiles) -> Self {
+        Self(Mutex::new((token, files)))
+    }
+
+    /// The credential as it is.
+    pub(crate) fn token(&self) -> JoinToken {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// The same secret names another root from here on, in the files as well.
+    pub(crate) fn pin_to(&self, pin: Pin) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (token, files) = &mut *held;
+        if token.pin() != pin {
+            *token = token.pinned_to(pin);
+            if let Err(error) = files.replace(&token.to_string()) {
+                tracing::error!(%error, "the operator's credential could not be written again");
+            }
+        }
+    }
 }
 
 /// The credential's files, removed when this is dropped, unless another control plane has put its own there.
@@ -38,6 +67,15 @@ impl CredentialFiles {
             }
         }
         Ok(files)
+    }
+
+    /// Puts another credential in every file.
+    fn replace(&mut self, credential: &str) -> io::Result<()> {
+        self.text = format!("{credential}\n");
+        for path in std::mem::take(&mut self.paths) {
+            self.put(path)?;
+        }
+        Ok(())
     }
 
     fn put(&mut self, path: PathBuf) -> io::Result<()> {
@@ -101,6 +139,27 @@ mod tests {
         }
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         drop(files);
+        assert!(paths.iter().all(|path| !path.exists()));
+    }
+
+    #[test]
+    fn another_root_changes_the_pin_in_every_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = JoinToken::new(vec![7; 32], Pin::from([1; 32])).unwrap();
+        let state = folder.path().join("state");
+        let control = "127.0.0.1:7700".parse().unwrap();
+        let files = CredentialFiles::write(&token.to_string(), folder.path(), Some(&state), control).unwrap();
+        let credential = OperatorCredential::new(token.clone(), files);
+        credential.pin_to(Pin::from([2; 32]));
+        assert_eq!(credential.token(), token.pinned_to(Pin::from([2; 32])));
+        let paths = [
+            folder.path().join("operator.token"),
+            state.join("heddle/operator/127.0.0.1_7700.token"),
+        ];
+        for path in &paths {
+            assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", credential.token()));
+        }
+        drop(credential);
         assert!(paths.iter().all(|path| !path.exists()));
     }
 

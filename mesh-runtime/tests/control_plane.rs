@@ -383,6 +383,20 @@ async fn a_second_control_plane_is_refused_by_port_and_by_data_directory() {
 }
 
 #[tokio::test]
+async fn a_place_for_the_socket_that_nobody_chose_keeps_nobody_from_serving() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut deep = config(&folder);
+    deep.data_dir = folder.path().join("d".repeat(100));
+    mesh_runtime::serve(deep.clone()).await.unwrap().shutdown().await.unwrap();
+    deep.socket = Some(deep.data_dir.join("chosen.sock"));
+    let error = mesh_runtime::serve(deep).await.err().unwrap();
+    assert!(
+        matches!(error, ServeError::Socket { .. }) && error.to_string().contains("--socket"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn an_expired_svid_loses_its_connection() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder);

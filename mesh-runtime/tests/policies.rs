@@ -115,6 +115,32 @@ fn a_question_is_answered_with_the_verdict_and_the_rule() {
         )
     );
 
+    let for_gold = "[policy]\ndefault = \"deny\"\nhandoffs = [\"ingress\"]\n[[rules]]\nname = \"gold\"\naction = \"allow\"\n\
+                    scopes = [\"eur\"]\nclaims = { tier = \"gold\", level = 3 }\nports = [9300]\n";
+    std::fs::write(&file, for_gold).unwrap();
+    world.ask(&["apply", file.to_str().unwrap(), "--control", &control]);
+    let whole = [
+        "ingress",
+        "rates",
+        "GET",
+        "/",
+        "--port",
+        "9300",
+        "--claim",
+        "tier=gold",
+        "--claim",
+        "level=3",
+        "--scope",
+        "eur",
+    ];
+    assert_eq!(check(&whole), (Some(0), "allow by the rule `gold`\n".to_owned()));
+    for wrong in [(5, "9301"), (7, "tier=silver"), (9, "level=\"3\""), (11, "usd")] {
+        let mut question = whole;
+        question[wrong.0] = wrong.1;
+        assert_eq!(check(&question).0, Some(1), "{wrong:?}");
+    }
+    assert_eq!(check(&["ingress", "rates", "GET", "/", "--claim", "gold"]).0, Some(2));
+
     let (code, answer) = check(&["shop", "rates", "GET", "eur"]);
     assert!(code == Some(1) && answer.contains("does not start with /"), "{answer}");
     assert_eq!(check(&["shop", "Rates", "GET", "/eur"]).0, Some(2));

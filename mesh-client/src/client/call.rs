@@ -23,6 +23,7 @@ use super::service::{Target, View};
 use super::upstream::Upstream;
 use super::{Shared, service_of};
 use crate::Deadline;
+use crate::caller;
 use crate::policy::{Destination, Plan};
 use crate::server;
 
@@ -72,7 +73,8 @@ impl Shared {
         let asked = head.headers.get(header::CONTENT_TYPE).cloned();
         plan.edit_request(&mut head.headers);
         rewrite(&mut head, &plan);
-        let request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head, body);
+        caller::write(&mut request);
         let policy = CallPolicy {
             fault: plan.policy.fault,
             timeout: plan.policy.timeout,

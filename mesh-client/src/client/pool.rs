@@ -181,6 +181,8 @@ impl Pool {
         let _ = stream.set_nodelay(true);
         let own = self.dial.credentials.held().svid.id().clone();
         let (stream, generation) = self.dial.tls.connect(stream).await?;
+        let peer = tls::peer_serial(&stream)?;
+        let revoked = self.dial.credentials.clone().revoked(peer);
         let refused = Arc::new(AtomicBool::new(false));
         let stream = Witness {
             stream,
@@ -199,8 +201,11 @@ impl Pool {
             .map_err(|error| TlsError::Handshake(io::Error::other(error)))?;
         let address = self.address.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(address, %error, "the connection to the endpoint ended with an error");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(address, %error, "the connection to the endpoint ended with an error");
+                },
+                () = revoked => tracing::info!(address, "the identity of an endpoint was revoked; its connection is closed"),
             }
         });
         Ok(Connection {

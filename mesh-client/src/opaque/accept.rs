@@ -42,6 +42,7 @@ impl Arrival {
         Ok(Stream {
             tls: self.stream.into(),
             endpoint: None,
+            revoked: Box::pin(std::future::pending()),
         })
     }
 
@@ -90,7 +91,7 @@ where
     /// Serves one connection to its end.
     ///
     /// It outlives the certificate that opened it: a database's connections last for days, and cutting each every hour would help
-    /// nobody. What ends it early is a policy that does not let its peer in any more.
+    /// nobody. What ends it early is a policy that does not let its peer in any more, and an identity that is taken away.
     pub(crate) async fn receive(
         self,
         connection: Connection,
@@ -119,6 +120,7 @@ where
             () = guard.denies_opaque(&peer, changes) => {
                 tracing::info!(peer = %peer.id(), "a connection was closed by the policy");
             }
+            () = connection.revoked(Some(&peer)) => {}
             () = async { stopping.started().await; sleep(connection.limits.drain).await } => {
                 tracing::info!(peer = %peer.id(), "a connection was closed at the end of the drain");
             }

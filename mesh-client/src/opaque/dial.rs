@@ -77,11 +77,12 @@ impl Dialers {
                 break;
             };
             let broken = match dialer.dial(picked.address()).await {
-                Ok(tls) => {
+                Ok((tls, peer)) => {
                     picked.answered(Outcome::Success, self.now());
                     return Ok(Stream {
                         tls: tls.into(),
                         endpoint: Some(picked),
+                        revoked: Box::pin(self.credentials.clone().revoked(peer)),
                     });
                 }
                 Err(broken) => broken,
@@ -168,14 +169,17 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self, endpoint: &Endpoint) -> Result<TlsStream<TcpStream>, Broken> {
+    /// A connection on which the peer is ready, and the serial number of its SVID.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<(TlsStream<TcpStream>, Vec<u8>), Broken> {
         let connected = async {
             let stream = TcpStream::connect(endpoint.address()).await.map_err(TlsError::Connect)?;
             prepare(&stream);
-            self.tls.connect(stream).await
+            let (stream, _) = self.tls.connect(stream).await?;
+            let peer = tls::peer_serial(&stream)?;
+            Ok((stream, peer))
         };
         let connected = timeout(CONNECT, connected).await.unwrap_or(Err(TlsError::Timeout(CONNECT)));
-        let (mut stream, _) = connected.map_err(|error| {
+        let (mut stream, peer) = connected.map_err(|error: TlsError| {
             let failure = if error.is_identity() {
                 Failure::Identity
             } else {
@@ -185,7 +189,7 @@ impl Dialer {
         })?;
         match timeout(VERDICT, stream.read_u8()).await {
             Ok(Ok(byte)) => match Verdict::of(byte) {
-                Some(Verdict::Ready) => Ok(stream),
+                Some(Verdict::Ready) => Ok((stream, peer)),
                 Some(Verdict::Refused(refusal)) => Err(Broken::before(failure_of(refusal), refusal)),
                 None => Err(Broken::before(Failure::Protocol, format!("{byte} is no verdict"))),
             },

@@ -58,13 +58,27 @@ pub struct Stream {
     tls: TlsStream<TcpStream>,
     /// The endpoint counts it as under way until it is dropped.
     endpoint: Option<Picked<Endpoint>>,
+    revoked: Revoked,
 }
+
+/// Ready once the identity of the peer is revoked.
+type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Stream {
     /// The endpoint that it was opened to; none at the end that was called.
     #[must_use]
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref().map(Picked::address)
+    }
+
+    /// Whether the peer is still believed to be who it was.
+    fn believed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.revoked.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        self.revoked = Box::pin(std::future::ready(()));
+        let why = "the identity of the peer was revoked";
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, why))
     }
 }
 
@@ -133,16 +147,19 @@ fn prepare(stream: &TcpStream) {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.believed(cx)?;
         Pin::new(&mut self.tls).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.believed(cx)?;
         Pin::new(&mut self.tls).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.believed(cx)?;
         Pin::new(&mut self.tls).poll_write_vectored(cx, slices)
     }
 

@@ -1,4 +1,4 @@
-//! Who may call one service: principal × method × path × port.
+//! Who may call one service: principal × method × path × port × end user.
 //!
 //! A rule that denies comes before every rule that allows, wherever they stand in the file, so that no later rule can open what an
 //! earlier one closed. Where no rule matches, the default decides.
@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use identity::SpiffeId;
+use routing::claims::{Claims, Requirements};
 use routing::matching::{MethodMatch, PathPattern};
 
 /// What happens to a request.
@@ -37,6 +38,8 @@ pub struct Ask<'a> {
     pub path: &'a str,
     /// The port that the service is served on.
     pub port: u16,
+    /// What is verified about the end user on whose behalf it is asked; nothing where there is none.
+    pub caller: Option<&'a Claims>,
 }
 
 /// The answer, and what gave it.
@@ -58,6 +61,7 @@ pub struct Access {
     deny: Box<[Rule]>,
     allow: Box<[Rule]>,
     reads_paths: bool,
+    handoffs: Arc<[SpiffeId]>,
 }
 
 /// One rule: every part of it has to match.
@@ -72,6 +76,8 @@ pub(super) struct Rule {
     pub(super) paths: Arc<[PathPattern]>,
     /// Any port where there are none.
     pub(super) ports: Arc<[u16]>,
+    /// Anybody, and nobody, where it asks nothing.
+    pub(super) caller: Arc<Requirements>,
 }
 
 impl Rule {
@@ -79,12 +85,13 @@ impl Rule {
         (self.from.is_empty() || ask.principal.is_some_and(|principal| self.from.contains(principal)))
             && self.methods.matches(ask.method)
             && (self.ports.is_empty() || self.ports.contains(&ask.port))
+            && (self.caller.is_empty() || ask.caller.is_some_and(|claims| self.caller.judge(claims).is_ok()))
             && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(ask.path)))
     }
 }
 
 impl Access {
-    pub(super) fn new(default: Action, mode: Mode, rules: impl Iterator<Item = Rule>) -> Self {
+    pub(super) fn new(default: Action, mode: Mode, handoffs: Arc<[SpiffeId]>, rules: impl Iterator<Item = Rule>) -> Self {
         let (deny, allow): (Vec<_>, Vec<_>) = rules.partition(|rule| rule.action == Action::Deny);
         let reads_paths = deny.iter().chain(&allow).any(|rule| !rule.paths.is_empty());
         Self {
@@ -93,6 +100,7 @@ impl Access {
             deny: deny.into(),
             allow: allow.into(),
             reads_paths,
+            handoffs,
         }
     }
 
@@ -115,6 +123,12 @@ impl Access {
     #[must_use]
     pub const fn reads_paths(&self) -> bool {
         self.reads_paths
+    }
+
+    /// Whether `peer` is believed when it says on whose behalf it asks.
+    #[must_use]
+    pub fn believes(&self, peer: &SpiffeId) -> bool {
+        self.handoffs.contains(peer)
     }
 
     /// Whether a refusal is one.

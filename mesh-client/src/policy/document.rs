@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use identity::{ServiceName, SpiffeId, TrustDomain};
+use routing::claims::Requirements;
 use routing::config::{Diagnostics, Document, Period, Source, Spanned, nearest, raw};
 use routing::matching::{MethodMatch, PathPattern, PathPatternError};
 use routing::upstream::Kind;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::access::{Action, Mode, Rule};
 use super::{Default, MAX_DOCUMENT, Policies, Scoped, traffic};
@@ -17,6 +19,15 @@ use super::{Default, MAX_DOCUMENT, Policies, Scoped, traffic};
 struct RawDefault {
     default: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,
+}
+
+/// `[policy]`, which says beside the default who is believed about end users.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    default: Option<Spanned<String>>,
+    mode: Option<Spanned<String>>,
+    handoffs: Option<Texts>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +66,8 @@ struct RawRule {
     paths: Option<Texts>,
     path_prefixes: Option<Texts>,
     ports: Option<Spanned<Vec<Spanned<u16>>>>,
+    scopes: Option<Texts>,
+    claims: Option<Spanned<BTreeMap<Spanned<String>, Spanned<Value>>>>,
 }
 
 pub(super) type Texts = Spanned<Vec<Spanned<String>>>;
@@ -74,10 +87,18 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
         return None;
     }
     let mut document = Document::parse(source, &|_| None, diagnostics)?;
+    let mut handoffs = Some(Vec::new());
     let default = match document.section("policy", diagnostics) {
-        Some(section) => section
-            .read::<RawDefault>(diagnostics)
-            .and_then(|raw| compile_default(&raw.value, Default::default(), diagnostics)),
+        Some(section) => section.read::<RawPolicy>(diagnostics).and_then(|raw| {
+            handoffs = diagnostics.elements("handoffs", raw.value.handoffs.as_ref(), |text, diagnostics| {
+                principal(text, trust_domain, diagnostics)
+            });
+            let default = RawDefault {
+                default: raw.value.default,
+                mode: raw.value.mode,
+            };
+            compile_default(&default, Default::default(), diagnostics)
+        }),
         None => Some(Default::default()),
     };
     let usual = default.unwrap_or_default();
@@ -111,6 +132,13 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
                 format!("the rule `{}` is there already, in line {line}", name.get_ref()),
             );
         }
+        let asks = raw.value.scopes.as_ref().map(Spanned::span);
+        let asks = asks.or_else(|| raw.value.claims.as_ref().map(Spanned::span));
+        if let (Some(span), Some([])) = (asks, handoffs.as_deref()) {
+            diagnostics
+                .error(span, "the rule asks about an end user, and nobody is believed about those")
+                .hint("name who verifies them in [policy], as in handoffs = [\"ingress\"]");
+        }
         if let Some(rule) = raw.value.compile(trust_domain, diagnostics) {
             spans.push(name.span());
             rules.push(rule);
@@ -125,6 +153,7 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
         rules,
         connections,
         routes: routes?,
+        handoffs: handoffs?.into(),
     };
     // Only where everything else is right: a default that was misspelt is one mistake, not one for each rule.
     if diagnostics.is_empty() {
@@ -190,6 +219,7 @@ impl RawRule {
         let ports = diagnostics.elements("ports", self.ports.as_ref(), |port, diagnostics| {
             diagnostics.number("a port", port, 1..=u16::MAX)
         });
+        let caller = self.caller(diagnostics);
         let paths: Vec<_> = full?.into_iter().chain(prefixes?).collect();
         Some(Scoped {
             to: to?,
@@ -200,8 +230,23 @@ impl RawRule {
                 methods: MethodMatch::any_of(methods?),
                 paths: paths.into(),
                 ports: ports?.into(),
+                caller: caller?.into(),
             },
         })
+    }
+
+    /// What it asks about the end user.
+    fn caller(&self, diagnostics: &mut Diagnostics) -> Option<Requirements> {
+        let scopes = diagnostics.elements("scopes", self.scopes.as_ref(), |text, _| Some(text.clone()));
+        let none = BTreeMap::new();
+        let claims = self.claims.as_ref().map_or(&none, |claims| claims.get_ref());
+        if let Some(empty) = self.claims.as_ref().filter(|claims| claims.get_ref().is_empty()) {
+            diagnostics
+                .error(empty.span(), "`claims` is empty")
+                .hint("leave `claims` out to match any");
+            return None;
+        }
+        diagnostics.requirements(&scopes?, claims)
     }
 }
 

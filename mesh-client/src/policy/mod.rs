@@ -22,7 +22,7 @@
 //! let policies = Policies::compile(&Source::new("mesh.toml", text), &bank).unwrap();
 //! let access = policies.access(&"accounts".parse().unwrap());
 //! let statements = "spiffe://bank.example/service/statements".parse().unwrap();
-//! let verdict = access.judge(&Ask { principal: Some(&statements), method: "GET", path: "/accounts/42", port: 9100 });
+//! let verdict = access.judge(&Ask { principal: Some(&statements), method: "GET", path: "/accounts/42", port: 9100, caller: None });
 //! assert_eq!((verdict.action, verdict.rule), (Action::Allow, Some("statements-read")));
 //! ```
 
@@ -35,6 +35,7 @@ mod tests;
 mod traffic;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use identity::{ServiceName, SpiffeId, TrustDomain};
 pub use routing::config::{Diagnostics, Source};
@@ -58,6 +59,8 @@ pub struct Policies {
     rules: Vec<Scoped>,
     connections: BTreeMap<ServiceName, ConnectionPolicy>,
     routes: Vec<ScopedRoute>,
+    /// Who is believed about end users.
+    handoffs: Arc<[SpiffeId]>,
 }
 
 /// What holds where no rule matches, and whether it is held to.
@@ -99,7 +102,12 @@ impl Policies {
     pub fn access(&self, service: &ServiceName) -> Access {
         let Default { action, mode } = self.services.get(service).copied().unwrap_or(self.default);
         let rules = self.rules.iter().filter(|rule| rule.protects(service));
-        Access::new(action, mode, rules.map(|scoped| scoped.rule.clone()))
+        Access::new(
+            action,
+            mode,
+            Arc::clone(&self.handoffs),
+            rules.map(|scoped| scoped.rule.clone()),
+        )
     }
 
     /// How the endpoints of `service` are used by whoever calls it.

@@ -19,6 +19,7 @@ fn judge_at(policies: &Policies, from: &str, to: &str, method: &str, path: &str,
         method,
         path,
         port,
+        caller: None,
     });
     let by = verdict.rule.unwrap_or("default");
     format!("{:?} {by} {}", verdict.action, verdict.mode.as_str())
@@ -98,6 +99,104 @@ fn a_service_may_have_a_default_and_a_mode_of_its_own() {
     assert_eq!(judge(&audit, "shop", "cards", "GET", "/"), "Deny default audit");
 }
 
+const HANDED_OFF: &str = r#"
+[policy]
+default = "deny"
+handoffs = ["ingress"]
+
+[[rules]]
+name = "gold-transfers"
+action = "allow"
+from = ["ingress"]
+scopes = ["transfers:write"]
+claims = { tier = ["gold", "platinum"] }
+
+[[rules]]
+name = "nobody-suspended"
+action = "deny"
+claims = { suspended = true }
+"#;
+
+fn judge_for(policies: &Policies, from: &str, claims: Option<serde_json::Value>) -> String {
+    let principal = format!("spiffe://bank.test/service/{from}").parse().unwrap();
+    let claims = claims.map(|claims| match claims {
+        serde_json::Value::Object(claims) => routing::claims::Claims::new(claims),
+        other => panic!("{other}"),
+    });
+    let access = policies.access(&"accounts".parse().unwrap());
+    let verdict = access.judge(&Ask {
+        principal: Some(&principal),
+        method: "POST",
+        path: "/transfers",
+        port: 9100,
+        caller: claims.as_ref(),
+    });
+    format!("{:?} {}", verdict.action, verdict.rule.unwrap_or("default"))
+}
+
+#[test]
+fn a_rule_may_ask_on_whose_behalf() {
+    use serde_json::json;
+    let bank = compile(HANDED_OFF).unwrap();
+    let gold = json!({"sub": "alice", "scope": "transfers:write", "tier": "gold"});
+    assert_eq!(judge_for(&bank, "ingress", Some(gold.clone())), "Allow gold-transfers");
+    assert_eq!(
+        judge_for(&bank, "shop", Some(gold)),
+        "Deny default",
+        "the workload matters as well"
+    );
+    for less in [
+        json!({"sub": "alice", "scope": "transfers:write", "tier": "silver"}),
+        json!({"sub": "alice", "scope": "transfers:write"}),
+        json!({"sub": "alice", "scope": "transfers:read", "tier": "gold"}),
+        json!({"sub": "alice", "tier": "gold"}),
+    ] {
+        assert_eq!(judge_for(&bank, "ingress", Some(less.clone())), "Deny default", "{less}");
+    }
+    assert_eq!(
+        judge_for(&bank, "ingress", None),
+        "Deny default",
+        "no end user is not any end user"
+    );
+    let suspended = json!({"sub": "alice", "scope": "transfers:write", "tier": "gold", "suspended": true});
+    assert_eq!(judge_for(&bank, "ingress", Some(suspended)), "Deny nobody-suspended");
+}
+
+#[test]
+fn only_who_is_named_is_believed_about_end_users() {
+    let bank = compile(HANDED_OFF).unwrap();
+    let access = bank.access(&"accounts".parse().unwrap());
+    let believes = |id: &str| access.believes(&id.parse().unwrap());
+    assert!(believes("spiffe://bank.test/service/ingress"));
+    assert!(!believes("spiffe://bank.test/service/shop") && !believes("spiffe://other.test/service/ingress"));
+    assert!(
+        !compile("")
+            .unwrap()
+            .access(&"a".parse().unwrap())
+            .believes(&"spiffe://bank.test/service/a".parse().unwrap())
+    );
+}
+
+#[test]
+fn what_is_wrong_about_end_users_is_told_at_its_place() {
+    let told = |text: &str| compile(text).unwrap_err();
+    let nobody = told(&HANDED_OFF.replace("handoffs = [\"ingress\"]", ""));
+    assert!(
+        nobody.contains("mesh.toml:10:10: error: the rule asks about an end user") && nobody.contains("handoffs = ["),
+        "{nobody}"
+    );
+    for (right, wrong, mistake) in [
+        ("[\"ingress\"]", "[]", "`handoffs` is empty"),
+        ("[\"transfers:write\"]", "[]", "`scopes` is empty"),
+        ("\"transfers:write\"", "\"two words\"", "`two words` is not a scope"),
+        ("{ suspended = true }", "{}", "`claims` is empty"),
+        ("true", "{ since = 1 }", "claim `suspended`: expected a value"),
+    ] {
+        let mistakes = told(&HANDED_OFF.replacen(right, wrong, if right == "[\"ingress\"]" { 1 } else { usize::MAX }));
+        assert!(mistakes.contains(mistake), "{mistakes}");
+    }
+}
+
 #[test]
 fn an_empty_document_lets_everybody_in_and_a_nameless_peer_is_nobody() {
     let open = compile("").unwrap();
@@ -109,6 +208,7 @@ fn an_empty_document_lets_everybody_in_and_a_nameless_peer_is_nobody() {
         method: "GET",
         path: "/",
         port: 9100,
+        caller: None,
     };
     assert_eq!(access.judge(&nameless).action, Action::Deny);
 }
@@ -129,6 +229,7 @@ fn a_full_identity_is_matched_as_a_whole() {
             method: "GET",
             path: "/accounts/1",
             port: 1,
+            caller: None,
         };
         assert_eq!(access.judge(&ask).action, action, "{id}");
     }

@@ -12,6 +12,8 @@ use routing::Reason;
 use routing::matching::normalise;
 use tokio::sync::watch;
 
+use crate::caller::{self, Caller, CallerError};
+use crate::join::unix_now;
 use crate::metrics::Metrics;
 use crate::policy::{Access, Action, Ask, Known, Mode, Policies};
 use crate::tls::PeerIdentity;
@@ -62,6 +64,7 @@ impl Guard {
     /// serve what was never asked about.
     pub(super) fn admit<B>(&self, request: &mut Request<B>, peer: Option<&PeerIdentity>) -> Result<(), Refused> {
         let access = self.access.load();
+        let caller = caller_of(&access, request, peer)?;
         let normal = normal_path(&access, request.uri().path())?;
         let path = normal.as_deref().unwrap_or_else(|| request.uri().path());
         let ask = Ask {
@@ -69,6 +72,7 @@ impl Guard {
             method: method_of(request),
             path: if path.is_empty() { "/" } else { path },
             port: self.port,
+            caller: caller.as_ref().map(Caller::claims),
         };
         let verdict = access.judge(&ask);
         if verdict.action == Action::Deny {
@@ -83,6 +87,9 @@ impl Guard {
         if let Some(normal) = normal {
             replace_path(request, &normal);
         }
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
         Ok(())
     }
 
@@ -94,6 +101,7 @@ impl Guard {
             method: Method::CONNECT.as_str(),
             path: "/",
             port: self.port,
+            caller: None,
         };
         let verdict = access.judge(&ask);
         if verdict.action == Action::Deny {
@@ -139,6 +147,29 @@ fn method_of<B>(request: &Request<B>) -> &str {
         Some(protocol) if protocol.as_str() == "websocket" => Method::GET.as_str(),
         _ => request.method().as_str(),
     }
+}
+
+/// The end user that a peer speaks for which is believed about that. Whatever anybody else says is dropped; what is believed and makes
+/// no sense is refused, since to go on without it would be to serve somebody else.
+fn caller_of<B>(access: &Access, request: &mut Request<B>, peer: Option<&PeerIdentity>) -> Result<Option<Caller>, Refused> {
+    if !peer.is_some_and(|peer| access.believes(peer.id())) {
+        caller::drop_from(request);
+        return Ok(None);
+    }
+    request.extensions_mut().remove::<Caller>();
+    caller::read(request.headers(), unix_now().as_secs()).map_err(|error| {
+        tracing::warn!(%error, "what a peer says about an end user is refused");
+        match error {
+            CallerError::Expired => Refused {
+                reason: Reason::TokenExpired,
+                detail: "what is said about the end user is to be believed no longer",
+            },
+            _ => Refused {
+                reason: Reason::TokenInvalid,
+                detail: "what is said about the end user is malformed",
+            },
+        }
+    })
 }
 
 /// The path in its normal form where it came otherwise, and a verdict depends on it. A policy that only watches changes nothing.

@@ -36,6 +36,7 @@ use answer::{Answer, Caller};
 use guard::Refused;
 use linger::Lingering;
 
+use crate::caller;
 use crate::drain;
 use crate::opaque::{Arrival, Hall};
 use crate::tls::{PeerIdentity, Protocol, ServerTls, TlsError};
@@ -222,6 +223,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Waits until the identity that the peer proved is revoked.
+    pub(crate) async fn revoked(&self, peer: Option<&PeerIdentity>) {
+        let Some(serial) = peer.map(|peer| peer.serial().to_vec()) else {
+            return std::future::pending().await;
+        };
+        self.tls.credentials().clone().revoked(serial).await;
+        tracing::info!(peer = %self.address, "the identity of a peer was revoked; its connection is closed");
+    }
+
     /// Does the handshake, and tells of one that fails.
     pub(crate) async fn shake_hands(
         &self,
@@ -254,6 +264,7 @@ impl Connection {
             return;
         };
         let expiry = until_expiry(peer.as_ref().map(PeerIdentity::not_after));
+        let proven = peer.clone();
         let own = self.tls.credentials().held().svid.id().clone();
         let guard = self.guard.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -261,10 +272,14 @@ impl Connection {
             // Read at once: what is left is counted from here.
             let deadline = Deadline::of(request.headers());
             let late = deadline.is_some_and(|deadline| deadline.left().is_zero());
-            let refused = guard
-                .as_ref()
-                .and_then(|guard| guard.admit(&mut request, peer.as_ref()).err())
-                .or_else(|| late.then_some(LATE));
+            let refused = match &guard {
+                Some(guard) => guard.admit(&mut request, peer.as_ref()).err(),
+                None => {
+                    caller::drop_from(&mut request);
+                    None
+                }
+            };
+            let refused = refused.or_else(|| late.then_some(LATE));
             let served = match refused {
                 Some(refused) => Err(refused),
                 None => Ok(service.clone().oneshot(introduce(request, peer.as_ref(), &own, deadline))),
@@ -288,6 +303,7 @@ impl Connection {
             () = stopping.started() => None,
             // What the certificate proved is over; the peer connects anew with the one that followed.
             () = expiry => None,
+            () = self.revoked(proven.as_ref()) => return,
         };
         let ended = match ended {
             Some(ended) => ended,

@@ -16,7 +16,8 @@ use tokio_rustls::client::TlsStream;
 use super::creds::Built;
 use super::error::of_handshake;
 use super::signature::tls13_signatures;
-use super::{Authorizer, Bundle, Credentials, Held, Protocol, TlsError, Usage, VERSIONS, provider, verify_svid};
+use super::verify::leaf_identity;
+use super::{Authorizer, Bundle, Credentials, Held, Protocol, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
 
 /// Connects to one target: every configuration expects the same IDs, so that no session or verdict of one target can be
 /// used for another.
@@ -124,4 +125,10 @@ impl ServerCertVerifier for ServerVerifier {
     }
 
     tls13_signatures!();
+}
+
+/// The serial number of the certificate that the peer showed.
+pub(crate) fn peer_serial<IO>(stream: &TlsStream<IO>) -> Result<Vec<u8>, SvidError> {
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    Ok(leaf_identity(shown.ok_or(SvidError::Empty)?)?.serial)
 }

@@ -50,6 +50,13 @@ impl Credentials {
         }
         Arc::clone(&self.0.borrow_and_update())
     }
+
+    /// Waits until the SVID of a peer with this serial number is revoked.
+    pub async fn revoked(mut self, serial: Vec<u8>) {
+        while !self.held().bundle.revokes(&serial) {
+            self.changed().await;
+        }
+    }
 }
 
 impl Rotation {

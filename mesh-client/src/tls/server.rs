@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::{Matcher, SpiffeId};
 use rustls::server::ServerSessionMemoryCache;
@@ -38,6 +39,7 @@ pub struct ServerTls {
     credentials: Credentials,
     peers: Peers,
     protocol: Protocol,
+    lenience: Duration,
     built: Built<ServerConfig>,
 }
 
@@ -49,6 +51,7 @@ impl ServerTls {
             credentials,
             peers,
             protocol: Protocol::Http2,
+            lenience: Duration::ZERO,
             built: Built::new(),
         }
     }
@@ -57,6 +60,14 @@ impl ServerTls {
     #[must_use]
     pub fn speaking(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
+    }
+
+    /// Lets in peers whose SVID has ended, or has not begun, by at most so long. For the control plane, which such a peer asks for
+    /// another; whoever serves them looks at [`PeerIdentity::is_valid_at`].
+    #[must_use]
+    pub const fn lenient(mut self, by: Duration) -> Self {
+        self.lenience = by;
+        self
     }
 
     /// Accepts with `credentials` any member of its own trust domain.
@@ -84,7 +95,9 @@ impl ServerTls {
         let stream = TlsAcceptor::from(config).accept(io).await.map_err(of_handshake)?;
         self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = leaf.map(|leaf| PeerIdentity::of(leaf, UnixTime::now())).transpose()?;
+        let peer = leaf
+            .map(|leaf| PeerIdentity::of(leaf, self.lenience, UnixTime::now()))
+            .transpose()?;
         match (&peer, &self.peers) {
             (None, Peers::Required(_)) => Err(SvidError::Empty.into()),
             _ => Ok((stream, peer)),
@@ -100,6 +113,7 @@ impl ServerTls {
             bundle: held.bundle.clone(),
             authorizer: Authorizer::new(expected.clone()),
             mandatory,
+            lenience: self.lenience,
         };
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)?
@@ -123,20 +137,24 @@ impl fmt::Debug for ServerTls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     id: SpiffeId,
+    not_before: u64,
     not_after: u64,
+    serial: Vec<u8>,
     fingerprint: [u8; 32],
 }
 
 impl PeerIdentity {
     /// Reads a leaf that the handshake has verified. A resumed session is not verified again, so its end is looked at here.
-    fn of(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<Self, SvidError> {
+    fn of(leaf: &CertificateDer<'_>, lenience: Duration, now: UnixTime) -> Result<Self, SvidError> {
         let identity = leaf_identity(leaf)?;
-        if now.as_secs() > identity.not_after {
+        if now.as_secs() > identity.not_after.saturating_add(lenience.as_secs()) {
             return Err(SvidError::Expired);
         }
         Ok(Self {
             id: identity.id,
+            not_before: identity.not_before,
             not_after: identity.not_after,
+            serial: identity.serial,
             fingerprint: Sha256::digest(leaf).into(),
         })
     }
@@ -153,6 +171,19 @@ impl PeerIdentity {
         self.not_after
     }
 
+    /// Whether the peer's certificate is valid at `now`, in seconds since 1970-01-01T00:00:00Z. It is but where the listener is
+    /// [lenient](ServerTls::lenient), or the connection is older than the certificate.
+    #[must_use]
+    pub fn is_valid_at(&self, now: u64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+
+    /// The serial number of the peer's certificate, big-endian, without leading zeros.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
     /// The SHA-256 of the peer's certificate (DER).
     #[must_use]
     pub const fn fingerprint(&self) -> &[u8; 32] {
@@ -165,6 +196,25 @@ struct ClientVerifier {
     bundle: Bundle,
     authorizer: Authorizer,
     mandatory: bool,
+    lenience: Duration,
+}
+
+impl ClientVerifier {
+    /// What the peer proves, were it asked at the end (or the beginning) of its SVID where that is not far away.
+    fn verify_leniently(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<SpiffeId, SvidError> {
+        let said = leaf_identity(leaf)?;
+        let nearest = now.as_secs().min(said.not_after).max(said.not_before);
+        if now.as_secs().abs_diff(nearest) > self.lenience.as_secs() {
+            return Err(SvidError::Expired);
+        }
+        let nearest = UnixTime::since_unix_epoch(Duration::from_secs(nearest));
+        verify_svid(leaf, intermediates, &self.bundle, Usage::Client, nearest)
+    }
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -182,7 +232,12 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let id = verify_svid(leaf, intermediates, &self.bundle, Usage::Client, now)?;
+        let id = match verify_svid(leaf, intermediates, &self.bundle, Usage::Client, now) {
+            Err(SvidError::Expired | SvidError::NotYetValid) if !self.lenience.is_zero() => {
+                self.verify_leniently(leaf, intermediates, now)?
+            }
+            judged => judged?,
+        };
         self.authorizer.authorize(id)?;
         Ok(ClientCertVerified::assertion())
     }

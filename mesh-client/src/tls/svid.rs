@@ -1,5 +1,6 @@
 //! X.509-SVIDs, the bundles that judge them, and the keys that they are for.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use std::time::Duration;
 use identity::{SpiffeId, TrustDomain};
 use mesh_api::Pin;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::verify::{SvidError, leaf_identity};
+use super::verify::{SvidError, Usage, leaf_identity, verify_chain};
 use super::{TlsError, provider};
 
 /// A private key (ECDSA P-256) that is made here and never leaves the process.
@@ -120,12 +121,15 @@ impl fmt::Debug for Svid {
     }
 }
 
-/// The roots by which SVIDs of one trust domain are judged.
+/// The roots by which SVIDs of one trust domain are judged, and the SVIDs that are judged to be none any more.
+///
+/// The first root is the one that signs; the others are believed for as long as somebody shows an SVID of theirs.
 #[derive(Clone)]
 pub struct Bundle {
     trust_domain: TrustDomain,
     roots: Arc<[CertificateDer<'static>]>,
     anchors: Arc<[TrustAnchor<'static>]>,
+    revoked: Arc<HashSet<Vec<u8>>>,
 }
 
 impl Bundle {
@@ -147,7 +151,31 @@ impl Bundle {
             trust_domain,
             roots: roots.into(),
             anchors,
+            revoked: Arc::default(),
         })
+    }
+
+    /// The same, but for SVIDs with these serial numbers (big-endian), which are believed no more.
+    #[must_use]
+    pub fn revoking(mut self, serials: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let significant = |serial: Vec<u8>| serial.into_iter().skip_while(|byte| *byte == 0).collect();
+        self.revoked = Arc::new(serials.into_iter().map(significant).collect());
+        self
+    }
+
+    /// Whether the SVID with this serial number (big-endian, without leading zeros) was revoked.
+    #[must_use]
+    pub fn revokes(&self, serial: &[u8]) -> bool {
+        self.revoked.contains(serial)
+    }
+
+    /// Whether `svid` is one of the root that signs, and not of one that is on its way out.
+    #[must_use]
+    pub fn is_current(&self, svid: &Svid, now: UnixTime) -> bool {
+        let (Some((leaf, signers)), Some(signs)) = (svid.chain().split_first(), self.anchors.first()) else {
+            return false;
+        };
+        verify_chain(leaf, signers, std::slice::from_ref(signs), Usage::Client, now).is_ok()
     }
 
     /// Whose SVIDs it judges.
@@ -178,7 +206,7 @@ impl Bundle {
 
 impl PartialEq for Bundle {
     fn eq(&self, other: &Self) -> bool {
-        self.trust_domain == other.trust_domain && self.roots == other.roots
+        self.trust_domain == other.trust_domain && self.roots == other.roots && self.revoked == other.revoked
     }
 }
 
@@ -187,6 +215,7 @@ impl fmt::Debug for Bundle {
         f.debug_struct("Bundle")
             .field("trust_domain", &self.trust_domain)
             .field("roots", &self.roots.len())
+            .field("revoked", &self.revoked.len())
             .finish()
     }
 }

@@ -31,6 +31,12 @@ pub fn verify_svid(
     // The leaf's own rules come first: its chain may be impeccable, which says nothing about two URIs.
     let identity = leaf_identity(leaf)?;
     verify_chain(leaf, intermediates, bundle.anchors(), usage, now)?;
+    for signer in intermediates {
+        check_signer(signer, bundle.trust_domain())?;
+    }
+    if bundle.revokes(&identity.serial) {
+        return Err(SvidError::Revoked(identity.id));
+    }
     if !identity.id.is_member_of(bundle.trust_domain()) {
         return Err(SvidError::TrustDomain {
             found: identity.id,
@@ -64,14 +70,13 @@ pub(super) struct LeafIdentity {
     pub(super) id: SpiffeId,
     pub(super) not_before: u64,
     pub(super) not_after: u64,
+    /// Big-endian, without leading zeros.
+    pub(super) serial: Vec<u8>,
 }
 
 /// Leaf validation, X509-SVID §5.2: no CA, no signing of certificates, exactly one URI, which is a SPIFFE ID with a path.
 pub(super) fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<LeafIdentity, SvidError> {
-    let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| SvidError::Malformed)?;
-    if !rest.is_empty() {
-        return Err(SvidError::Malformed);
-    }
+    let certificate = parse(leaf)?;
     if certificate
         .basic_constraints()
         .map_err(|_| SvidError::Malformed)?
@@ -83,22 +88,17 @@ pub(super) fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<LeafIdentity, S
         .key_usage()
         .map_err(|_| SvidError::Malformed)?
         .ok_or(SvidError::KeyUsage)?;
-    if usage.value.key_cert_sign() || usage.value.crl_sign() || !usage.value.digital_signature() {
+    // X509-SVID §4.3 has it critical, so that nobody overlooks it.
+    let forbidden = usage.value.key_cert_sign() || usage.value.crl_sign();
+    if !usage.critical || forbidden || !usage.value.digital_signature() {
         return Err(SvidError::KeyUsage);
     }
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|_| SvidError::Malformed)?
-        .ok_or(SvidError::NoUri)?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    let uri = uris.next().ok_or(SvidError::NoUri)?;
-    if uris.next().is_some() {
-        return Err(SvidError::SeveralUris);
+    // X509-SVID §4.4: where it is there at all, both ends of a connection are in it.
+    let extended = certificate.extended_key_usage().map_err(|_| SvidError::Malformed)?;
+    if extended.is_some_and(|extended| !(extended.value.server_auth && extended.value.client_auth)) {
+        return Err(SvidError::ExtendedKeyUsage);
     }
-    let id: SpiffeId = uri.parse().map_err(SvidError::NotSpiffe)?;
+    let id = spiffe_id(&certificate)?.ok_or(SvidError::NoUri)?;
     if id.path().is_empty() {
         return Err(SvidError::NoPath(id));
     }
@@ -108,7 +108,45 @@ pub(super) fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<LeafIdentity, S
         id,
         not_before: seconds(validity.not_before),
         not_after: seconds(validity.not_after),
+        serial: certificate.serial.to_bytes_be(),
     })
+}
+
+/// A certificate that signs others, X509-SVID §3.1 and §4.3: it may sign certificates, and where it has an ID, that is the trust
+/// domain's own. Whether it is a CA is part of the path's validation.
+fn check_signer(signer: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(), SvidError> {
+    let certificate = parse(signer)?;
+    let usage = certificate.key_usage().map_err(|_| SvidError::Malformed)?;
+    if !usage.is_some_and(|usage| usage.value.key_cert_sign()) {
+        return Err(SvidError::SignerUsage);
+    }
+    match spiffe_id(&certificate)? {
+        Some(id) if !id.path().is_empty() || !id.is_member_of(trust_domain) => Err(SvidError::SignerId(id)),
+        _ => Ok(()),
+    }
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, SvidError> {
+    match X509Certificate::from_der(certificate) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(SvidError::Malformed),
+    }
+}
+
+/// The one URI among the subject's alternative names, if there is any.
+fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<Option<SpiffeId>, SvidError> {
+    let Some(names) = certificate.subject_alternative_name().map_err(|_| SvidError::Malformed)? else {
+        return Ok(None);
+    };
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let Some(uri) = uris.next() else { return Ok(None) };
+    if uris.next().is_some() {
+        return Err(SvidError::SeveralUris);
+    }
+    uri.parse().map(Some).map_err(SvidError::NotSpiffe)
 }
 
 /// Says whether a proven ID is one that may stand at the other end.
@@ -163,9 +201,21 @@ pub enum SvidError {
     /// A certificate that signs others may not identify a workload.
     #[error("a CA certificate may not be used as an SVID")]
     Ca,
-    /// Key usage must have digitalSignature and neither keyCertSign nor cRLSign.
+    /// Key usage must be critical, with digitalSignature and neither keyCertSign nor cRLSign.
     #[error("the key usage of the certificate is not that of an SVID")]
     KeyUsage,
+    /// Extended key usage must have both ends of a connection, or not be there.
+    #[error("the extended key usage of the certificate is not that of an SVID")]
+    ExtendedKeyUsage,
+    /// An intermediate without keyCertSign.
+    #[error("a certificate of the chain signs others and may not")]
+    SignerUsage,
+    /// An intermediate that names a workload, or another trust domain.
+    #[error("a certificate of the chain signs others and is {0}, where only the trust domain itself may")]
+    SignerId(SpiffeId),
+    /// What it was issued for is no more.
+    #[error("the identity {0} was revoked")]
+    Revoked(SpiffeId),
     /// No URI among the subject's alternative names.
     #[error("the certificate has no URI, so it names no SPIFFE ID")]
     NoUri,
@@ -221,6 +271,7 @@ impl From<SvidError> for rustls::Error {
             SvidError::Expired => CertificateError::Expired,
             SvidError::NotYetValid => CertificateError::NotValidYet,
             SvidError::Chain(webpki::Error::UnknownIssuer) => CertificateError::UnknownIssuer,
+            SvidError::Revoked(_) => CertificateError::Revoked,
             SvidError::Malformed | SvidError::Empty => CertificateError::BadEncoding,
             other => CertificateError::Other(rustls::OtherError(std::sync::Arc::new(other))),
         })

@@ -3,8 +3,8 @@
 use identity::{SpiffeId, TrustDomain};
 use mesh_client::tls::{Bundle, Credentials, Rotation, Svid};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SanType,
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -21,6 +21,8 @@ pub struct Leaf {
     pub uris: Vec<String>,
     pub ca: bool,
     pub usages: Vec<KeyUsagePurpose>,
+    pub extended: Vec<ExtendedKeyUsagePurpose>,
+    pub extensions: Vec<CustomExtension>,
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
 }
@@ -32,6 +34,8 @@ impl Leaf {
             uris: vec![id.to_owned()],
             ca: false,
             usages: vec![KeyUsagePurpose::DigitalSignature],
+            extended: vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            extensions: Vec::new(),
             not_before: now - Duration::minutes(1),
             not_after: now + Duration::hours(1),
         }
@@ -51,7 +55,8 @@ impl Leaf {
             IsCa::NoCa
         };
         params.key_usages.clone_from(&self.usages);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages.clone_from(&self.extended);
+        params.custom_extensions.clone_from(&self.extensions);
         (params.not_before, params.not_after) = (self.not_before, self.not_after);
         params
     }
@@ -116,6 +121,19 @@ impl Authority {
         let chain = vec![certificate.der().clone(), signing];
         Issued {
             chain,
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
+    }
+
+    /// A good SVID of a service, under an intermediate that says what it is told to.
+    pub fn under(&self, intermediate: &Leaf, service: &str) -> Issued {
+        let (signer, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let signing = self.sign(intermediate, &signer);
+        let leaf = Leaf::of(self.id(service).as_str()).params();
+        let issuer = Issuer::from_ca_cert_der(&signing, signer).unwrap();
+        let certificate = leaf.signed_by(&key, &issuer).unwrap().der().clone();
+        Issued {
+            chain: vec![certificate, signing],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         }
     }

@@ -25,6 +25,7 @@ use super::authority::{Authority, Leaf};
 
 pub struct State {
     pub authority: Authority,
+    trust: watch::Sender<Trust>,
     /// How long SVIDs live, in seconds.
     pub life: AtomicU64,
     pub lease_ms: AtomicU64,
@@ -38,6 +39,13 @@ pub struct State {
     pub watches: AtomicU64,
 }
 
+/// Whom members are told to believe.
+#[derive(Clone)]
+struct Trust {
+    roots: Vec<Vec<u8>>,
+    revoked: Vec<Vec<u8>>,
+}
+
 /// A running control plane; stops when dropped.
 pub struct ControlPlane {
     pub state: Arc<State>,
@@ -47,8 +55,14 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     pub async fn start() -> Self {
+        let authority = Authority::new("bank.example");
+        let trust = Trust {
+            roots: vec![authority.root.to_vec()],
+            revoked: Vec::new(),
+        };
         let state = State {
-            authority: Authority::new("bank.example"),
+            authority,
+            trust: watch::Sender::new(trust),
             life: 3600.into(),
             lease_ms: 3000.into(),
             deaf: false.into(),
@@ -132,6 +146,14 @@ impl ControlPlane {
         self.state.policies.send_replace(document);
     }
 
+    /// Believes the SVID of `mesh` no more.
+    pub fn revoke(&self, mesh: &Mesh) {
+        let held = mesh.credentials().held();
+        let (_, leaf) = x509_parser::parse_x509_certificate(&held.svid.chain()[0]).unwrap();
+        let serial = leaf.serial.to_bytes_be();
+        self.state.trust.send_modify(|trust| trust.revoked.push(serial));
+    }
+
     /// Says that `service` is served at `address`, whoever that is.
     pub fn pretend(&self, service: &str, address: SocketAddr) {
         self.pretend_speaking(service, address, "h2");
@@ -196,7 +218,8 @@ impl State {
     fn bundle(&self) -> v1::Bundle {
         v1::Bundle {
             trust_domain: self.authority.domain.to_string(),
-            roots: vec![self.authority.root.to_vec()],
+            roots: self.trust.borrow().roots.clone(),
+            revoked: self.trust.borrow().revoked.clone(),
         }
     }
 
@@ -246,6 +269,10 @@ impl Identity for Service {
         ))
     }
 
+    async fn attest(&self, _: Request<v1::AttestRequest>) -> Result<Response<v1::Svid>, Status> {
+        Err(Status::failed_precondition("there is no local socket"))
+    }
+
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::Svid>, Status> {
         let id = peer(&request)?.id().clone();
         self.0.renewals.fetch_add(1, Ordering::Relaxed);
@@ -259,8 +286,14 @@ impl Identity for Service {
         request: Request<v1::WatchBundleRequest>,
     ) -> Result<Response<Self::WatchBundleStream>, Status> {
         peer(&request)?;
-        let first = stream::iter([Ok(self.0.bundle())]);
-        Ok(Response::new(Box::pin(stream::StreamExt::chain(first, stream::pending()))))
+        let mut trust = self.0.trust.subscribe();
+        trust.mark_changed();
+        let bundles = stream::unfold((trust, Arc::clone(&self.0)), |(mut trust, state)| async move {
+            trust.changed().await.ok()?;
+            trust.mark_unchanged();
+            Some((Ok(state.bundle()), (trust, state)))
+        });
+        Ok(Response::new(Box::pin(bundles)))
     }
 }
 
@@ -369,6 +402,30 @@ impl Operator for Service {
 
     async fn show_policies(&self, _: Request<v1::ShowPoliciesRequest>) -> Result<Response<v1::PolicyDocument>, Status> {
         Err(Status::unimplemented("tests know what they applied"))
+    }
+
+    async fn create_entry(&self, _: Request<v1::CreateEntryRequest>) -> Result<Response<v1::Entry>, Status> {
+        Err(Status::unimplemented("tests hand out tokens"))
+    }
+
+    async fn list_entries(&self, _: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        Err(Status::unimplemented("tests hand out tokens"))
+    }
+
+    async fn remove_entry(&self, _: Request<v1::RemoveEntryRequest>) -> Result<Response<v1::RemoveEntryResponse>, Status> {
+        Err(Status::unimplemented("tests revoke by hand"))
+    }
+
+    async fn rotate_authority(&self, _: Request<v1::RotateAuthorityRequest>) -> Result<Response<v1::AuthorityStatus>, Status> {
+        Err(Status::unimplemented("tests have one authority"))
+    }
+
+    async fn retire_authority(&self, _: Request<v1::RetireAuthorityRequest>) -> Result<Response<v1::AuthorityStatus>, Status> {
+        Err(Status::unimplemented("tests have one authority"))
+    }
+
+    async fn show_authority(&self, _: Request<v1::ShowAuthorityRequest>) -> Result<Response<v1::AuthorityStatus>, Status> {
+        Err(Status::unimplemented("tests have one authority"))
     }
 
     async fn check_policy(&self, _: Request<v1::CheckPolicyRequest>) -> Result<Response<v1::CheckPolicyResponse>, Status> {

@@ -6,6 +6,7 @@
 
 use aws_lc_rs::rand;
 use identity::{SpiffeId, TrustDomain};
+use mesh_api::Pin;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -24,6 +25,8 @@ const INTERMEDIATE_LIFETIME: u64 = 90 * DAY;
 const INTERMEDIATE_OVERLAP: u64 = 30 * DAY;
 /// Certificates are valid from a little before they are made, for peers whose clock is behind.
 const BACKDATE: u64 = 60;
+/// How many signing certificates there may be between a root and a leaf: an intermediate, and another root that it vouches for.
+const BELOW_ROOT: u8 = 2;
 /// The share of an SVID's life that may lie before it was made. Members renew at half of the whole, which has to be well
 /// ahead of them: with a minute before a life of ten seconds they would renew without end.
 const BACKDATE_SHARE: u64 = 10;
@@ -36,6 +39,7 @@ const SERIAL_BYTES: usize = 20;
 pub(crate) struct Signer {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    not_before: u64,
     not_after: u64,
 }
 
@@ -52,10 +56,23 @@ impl Signer {
     /// A new root of `trust_domain`.
     pub(crate) fn root(trust_domain: &TrustDomain, now: u64) -> Result<Self, CaError> {
         let key = new_key()?;
-        // Anything below it is an intermediate, and below that are leaves.
-        let params = ca_params(trust_domain, "root", 1, now, now + ROOT_LIFETIME)?;
+        let params = ca_params(trust_domain, &root_name(&key), BELOW_ROOT, now, now + ROOT_LIFETIME)?;
         let certificate = params.self_signed(&key)?.into();
         Self::assemble(key, certificate)
+    }
+
+    /// This root as `before`, the root that it takes the place of, vouches for it: who knows only that one gets from there to here.
+    pub(crate) fn crossed(
+        &self,
+        before: &Self,
+        trust_domain: &TrustDomain,
+        now: u64,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        let key = self.issuer.key();
+        let not_after = self.not_after.min(before.not_after);
+        let mut params = ca_params(trust_domain, &root_name(key), BELOW_ROOT - 1, now, not_after)?;
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(key, &before.issuer)?.into())
     }
 
     /// A new intermediate, signed by this root.
@@ -80,13 +97,18 @@ impl Signer {
         }
     }
 
+    /// Another handle of the same key.
+    pub(crate) fn again(&self) -> Result<Self, CaError> {
+        Self::from_record(&self.to_record())
+    }
+
     fn assemble(key: KeyPair, certificate: CertificateDer<'static>) -> Result<Self, CaError> {
-        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| CaError::Certificate)?;
-        let not_after = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|_| CaError::Certificate)?;
+        let (not_before, not_after) = validity(&certificate)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         Ok(Self {
             issuer,
             certificate,
+            not_before,
             not_after,
         })
     }
@@ -101,9 +123,14 @@ impl Signer {
         self.issuer.key().subject_public_key_info()
     }
 
-    /// Whether the next intermediate should be made by now.
-    pub(crate) fn is_due(&self, now: u64) -> bool {
-        now + INTERMEDIATE_OVERLAP >= self.not_after
+    /// The first and the last second at which its certificate is valid.
+    pub(crate) const fn validity(&self) -> (u64, u64) {
+        (self.not_before, self.not_after)
+    }
+
+    /// Whether the next intermediate should be made by now: this one ends soon, or has not begun because the clock was set back.
+    pub(crate) const fn is_due(&self, now: u64) -> bool {
+        now < self.not_before || now + INTERMEDIATE_OVERLAP >= self.not_after
     }
 
     /// An X509-SVID for `key`: SPIFFE X509-SVID §2 and §4 (one URI SAN, no CA, digitalSignature and nothing that signs
@@ -190,6 +217,19 @@ fn ca_params(
     Ok(params)
 }
 
+/// The first and the last second at which a certificate is valid.
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(u64, u64), CaError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CaError::Certificate)?;
+    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).map_err(|_| CaError::Certificate);
+    Ok((seconds(parsed.validity().not_before)?, seconds(parsed.validity().not_after)?))
+}
+
+/// Roots of one trust domain differ in their names, so that a chain is looked for under the right one.
+fn root_name(key: &KeyPair) -> String {
+    let pin = Pin::of_spki(&key.subject_public_key_info());
+    format!("root {}", hex(pin.as_bytes().get(..4).unwrap_or_default()))
+}
+
 fn uri(text: &str) -> Result<SanType, CaError> {
     Ok(SanType::URI(Ia5String::try_from(text)?))
 }
@@ -211,8 +251,15 @@ fn instant(seconds: u64) -> Result<OffsetDateTime, CaError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| CaError::Clock)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of [`hex`] digits, of either case.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.len().is_multiple_of(2) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = |pair: usize| u8::from_str_radix(text.get(2 * pair..2 * pair + 2)?, 16).ok();
+    digits.then(|| (0..text.len() / 2).map(byte).collect())?
 }
 
 /// Why a certificate cannot be made.

@@ -36,6 +36,31 @@ fn csr() -> Vec<u8> {
         .to_vec()
 }
 
+/// The first SVID of a new member.
+async fn first(authority: &Authority, now: u64) -> Svid {
+    let (token, _) = authority.create_token(&accounts(), HOUR, now).await.unwrap();
+    authority.join(&token.secret(), &csr(), now).await.unwrap()
+}
+
+fn roots(authority: &Authority) -> Vec<CertificateDer<'static>> {
+    authority.trust().borrow().roots.clone()
+}
+
+fn verifies(svid: &Svid, root: &CertificateDer<'_>, now: u64) -> bool {
+    webpki::EndEntityCert::try_from(&svid.chain[0])
+        .unwrap()
+        .verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &[webpki::anchor_from_trusted_cert(root).unwrap()],
+            &svid.chain[1..],
+            rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now)),
+            webpki::KeyUsage::server_auth(),
+            None,
+            None,
+        )
+        .is_ok()
+}
+
 #[tokio::test]
 async fn a_token_lets_in_once() {
     let bench = Bench::new();
@@ -133,13 +158,13 @@ async fn a_bad_request_does_not_use_the_token_up() {
 async fn the_root_and_the_trust_domain_outlive_a_restart() {
     let bench = Bench::new();
     let authority = bench.open(Some("bank.test")).await.unwrap();
-    let (roots, pin) = (authority.roots(), authority.pin());
-    let old = authority.renew(&accounts(), &csr(), NOW).await.unwrap();
+    let (before, pin) = (roots(&authority), authority.pin());
+    let old = first(&authority, NOW).await;
     drop(authority);
     let authority = bench.open(None).await.unwrap();
     assert_eq!(authority.trust_domain().as_str(), "bank.test");
-    assert_eq!((authority.roots(), authority.pin()), (roots, pin));
-    let new = authority.renew(&accounts(), &csr(), NOW).await.unwrap();
+    assert_eq!((roots(&authority), authority.pin()), (before, pin));
+    let new = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap();
     assert_eq!(old.chain[1], new.chain[1], "the intermediate, too");
     assert_eq!(
         authority.identities(NOW).await.unwrap().len(),
@@ -161,25 +186,12 @@ async fn another_trust_domain_on_the_same_data_is_refused() {
 async fn the_intermediate_is_renewed_under_the_same_root() {
     let bench = Bench::new();
     let authority = bench.open(None).await.unwrap();
-    let before = authority.renew(&accounts(), &csr(), NOW).await.unwrap();
+    let before = first(&authority, NOW).await;
     let later = NOW + 70 * 24 * 60 * 60;
     authority.keep_house(later).await.unwrap();
-    let after = authority.renew(&accounts(), &csr(), later).await.unwrap();
+    let after = first(&authority, later).await;
     assert_ne!(before.chain[1], after.chain[1]);
-    let anchor = authority.roots();
-    let anchors = [webpki::anchor_from_trusted_cert(&anchor[0]).unwrap()];
-    webpki::EndEntityCert::try_from(&after.chain[0])
-        .unwrap()
-        .verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            &anchors,
-            &after.chain[1..],
-            rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(later)),
-            webpki::KeyUsage::server_auth(),
-            None,
-            None,
-        )
-        .unwrap();
+    assert!(verifies(&after, &roots(&authority)[0], later));
     assert_eq!(
         authority.identities(later).await.unwrap().len(),
         1,
@@ -195,4 +207,242 @@ async fn the_control_plane_has_its_own_id() {
         authority.own_svid(&csr(), NOW).await.unwrap().spiffe_id.as_str(),
         "spiffe://mesh.local/control-plane"
     );
+}
+
+#[tokio::test]
+async fn a_new_root_is_vouched_for_until_nobody_needs_the_one_before() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let own = authority.own_svid(&csr(), NOW).await.unwrap();
+    authority.shows_own();
+    let old = first(&authority, NOW).await;
+    let before = roots(&authority);
+    let pin = authority.rotate(NOW).await.unwrap();
+    let [next, last] = &roots(&authority)[..] else { panic!() };
+    assert_eq!(*last, before[0]);
+    let new = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap();
+    assert!(verifies(&new, next, NOW) && verifies(&new, last, NOW));
+    assert!(verifies(&old, last, NOW) && !verifies(&old, next, NOW));
+
+    // Nothing is taken from whoever has not shown the new one, and nothing from the control plane.
+    assert_ne!(authority.pin(), pin, "the control plane does not show the new root yet");
+    authority.saw(&new.serial);
+    let needed = authority.retire(NOW).await.unwrap_err().to_string();
+    assert!(
+        needed.contains("spiffe://mesh.local/control-plane") && !needed.contains("accounts"),
+        "{needed}"
+    );
+    let renewed = authority.own_svid(&csr(), NOW).await.unwrap();
+    assert!(verifies(&renewed, next, NOW) && verifies(&own, last, NOW));
+    assert!(authority.advance(NOW).await.unwrap(), "it is made and not shown");
+    authority.shows_own();
+    assert_eq!(authority.pin(), pin);
+    assert!(!authority.advance(NOW).await.unwrap());
+    assert_eq!(roots(&authority).len(), 1);
+    let latest = authority.renew(&accounts(), &new.serial, &csr(), NOW).await.unwrap();
+    assert_eq!(latest.chain.len(), 2, "nobody vouches for it any more");
+}
+
+#[tokio::test]
+async fn what_is_over_holds_no_root_up() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    first(&authority, NOW).await;
+    authority.rotate(NOW).await.unwrap();
+    assert!(authority.advance(NOW + 3600).await.unwrap());
+    assert!(!authority.advance(NOW + 3601).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_rotation_goes_on_after_a_restart_without_the_key_of_the_root_before() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    authority.own_svid(&csr(), NOW).await.unwrap();
+    let old = first(&authority, NOW).await;
+    authority.rotate(NOW).await.unwrap();
+    let before = roots(&authority);
+    drop(authority);
+    let authority = bench.open(None).await.unwrap();
+    assert_eq!(roots(&authority), before);
+    let needed = authority.retire(NOW).await.unwrap_err().to_string();
+    assert!(needed.contains("accounts") && !needed.contains("control-plane"), "{needed}");
+    let svid = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap();
+    assert!(before.iter().all(|root| verifies(&svid, root, NOW)));
+    let (record, _) = authority.records.authority().await.unwrap().unwrap();
+    let record = serde_json::to_value(record.retiring.unwrap()).unwrap();
+    let fields: Vec<_> = record.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["certificate", "crossed"]);
+}
+
+#[tokio::test]
+async fn an_svid_that_was_replaced_buys_no_other() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let old = first(&authority, NOW).await;
+    let lost = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap();
+    let new = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap();
+    authority.saw(&new.serial);
+    let refused = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap_err();
+    assert!(matches!(refused, AuthorityError::Replaced(_)), "{refused}");
+    // Hours later by a clock that was set, the last one still does.
+    authority.keep_house(NOW + 5 * 3600).await.unwrap();
+    authority
+        .renew(&accounts(), &new.serial, &csr(), NOW + 5 * 3600)
+        .await
+        .unwrap();
+    drop(lost);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_gets_an_intermediate_of_its_time() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let old = first(&authority, NOW).await;
+    let then = NOW - 5 * 3600;
+    authority.keep_house(then).await.unwrap();
+    let svid = authority.renew(&accounts(), &old.serial, &csr(), then).await.unwrap();
+    assert!(verifies(&svid, &roots(&authority)[0], then));
+}
+
+#[tokio::test]
+async fn what_let_a_member_in_is_remembered_for_as_long_as_the_member_lives() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let mut svid = first(&authority, NOW).await;
+    for hour in 1..100 {
+        let now = NOW + hour * 3600;
+        svid = authority.renew(&accounts(), &svid.serial, &csr(), now).await.unwrap();
+        authority.saw(&svid.serial);
+        authority.keep_house(now).await.unwrap();
+    }
+    let now = NOW + 100 * 3600;
+    let entries = authority.entries(now - 3600).await.unwrap();
+    assert_eq!((entries.len(), entries[0].identities), (1, 1));
+    assert_eq!(authority.identities(NOW).await.unwrap().len(), 1, "and no more than it needs");
+    authority.keep_house(now + 60 * 3600).await.unwrap();
+    assert_eq!(authority.records.tokens().await.unwrap(), [], "when it is gone, so is that");
+}
+
+#[tokio::test]
+async fn what_is_removed_lets_nobody_in_and_renews_nothing() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let mut trust = authority.trust();
+    let (mine, other) = (first(&authority, NOW).await, first(&authority, NOW).await);
+    let record = authority.records.identity(&mine.serial).await.unwrap().unwrap();
+    let id = record.entry.unwrap();
+    assert_eq!(authority.remove_entry(&id, NOW).await.unwrap(), 1);
+    assert_eq!(trust.borrow_and_update().revoked, std::slice::from_ref(&mine.serial));
+    let refused = authority.renew(&accounts(), &mine.serial, &csr(), NOW).await.unwrap_err();
+    assert!(matches!(refused, AuthorityError::Removed(_)), "{refused}");
+    authority.renew(&accounts(), &other.serial, &csr(), NOW).await.unwrap();
+    let again = authority.remove_entry(&id, NOW).await.unwrap_err();
+    assert!(matches!(again, AuthorityError::NoEntry(_)), "{again}");
+    drop(authority);
+    let authority = bench.open(None).await.unwrap();
+    assert_eq!(authority.trust().borrow().revoked, [mine.serial], "a restart forgets nothing");
+    authority.keep_house(NOW + 26 * 3600).await.unwrap();
+    assert!(authority.trust().borrow().revoked.is_empty(), "but what is over");
+}
+
+#[tokio::test]
+async fn of_many_who_renew_while_their_entry_is_removed_none_keeps_an_svid() {
+    let bench = Bench::new();
+    let authority = Arc::new(bench.open(None).await.unwrap());
+    let svid = first(&authority, NOW).await;
+    let id = authority
+        .records
+        .identity(&svid.serial)
+        .await
+        .unwrap()
+        .unwrap()
+        .entry
+        .unwrap();
+    let tries: Vec<_> = (0..16)
+        .map(|_| {
+            let (authority, serial) = (Arc::clone(&authority), svid.serial.clone());
+            tokio::spawn(async move { authority.renew(&accounts(), &serial, &csr(), NOW).await.ok() })
+        })
+        .collect();
+    authority.remove_entry(&id, NOW).await.unwrap();
+    let mut issued = vec![svid.serial];
+    for attempt in tries {
+        issued.extend(attempt.await.unwrap().map(|svid| svid.serial));
+    }
+    issued.sort();
+    assert_eq!(authority.trust().borrow().revoked, issued);
+}
+
+/// A process that counts how often its program is read.
+struct Process {
+    facts: Facts,
+    reads: std::sync::atomic::AtomicUsize,
+}
+
+impl Process {
+    fn new() -> Self {
+        let facts = Facts {
+            uid: 1000,
+            gid: 100,
+            path: Some("/usr/bin/accounts".to_owned()),
+            sha256: None,
+        };
+        Self { facts, reads: 0.into() }
+    }
+}
+
+impl Workload for Process {
+    fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    async fn hashed(&self) -> Facts {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Facts {
+            sha256: Some([7; 32]),
+            ..self.facts()
+        }
+    }
+}
+
+fn selectors(texts: &[&str]) -> std::collections::BTreeSet<Selector> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_program_is_read_only_where_its_hash_decides() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let process = Process::new();
+    let sha256 = format!("unix:sha256:{}", "07".repeat(32));
+    let attest = async || authority.attest(&process, None, &csr(), NOW).await;
+    let reads = || process.reads.load(std::sync::atomic::Ordering::Relaxed);
+    authority
+        .create_entry(&accounts(), &selectors(&["unix:uid:1", &sha256]), NOW)
+        .await
+        .unwrap();
+    assert!(matches!(attest().await, Err(AuthorityError::Join(JoinError::NoEntry { .. }))));
+    let wide = authority
+        .create_entry(&accounts(), &selectors(&["unix:uid:1000"]), NOW)
+        .await
+        .unwrap();
+    attest().await.unwrap();
+    assert_eq!(reads(), 0);
+    let narrow = authority
+        .create_entry(&accounts(), &selectors(&["unix:uid:1000", &sha256]), NOW)
+        .await
+        .unwrap();
+    let svid = attest().await.unwrap();
+    assert_eq!(reads(), 1);
+    let record = authority.records.identity(&svid.serial).await.unwrap().unwrap();
+    assert_eq!(
+        record.entry,
+        Some(narrow.clone()),
+        "the one that says most is the one that lets in"
+    );
+    authority.remove_entry(&narrow, NOW).await.unwrap();
+    assert_eq!(authority.trust().borrow().revoked, [svid.serial]);
+    attest().await.unwrap();
+    authority.remove_entry(&wide, NOW).await.unwrap();
+    assert!(attest().await.is_err());
 }

@@ -1,5 +1,7 @@
 //! The `mesh-runtime` program: what it is told, and which part does it.
 
+mod authority;
+mod entry;
 mod operate;
 mod output;
 mod policy;
@@ -17,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use identity::{ServiceName, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
-use crate::authority::MAX_TOKEN_TTL;
+use crate::authority::{MAX_TOKEN_TTL, Selector};
 use crate::config::{StoreChoice, parse_duration};
 use crate::run::{TIED, become_command};
 
@@ -41,6 +43,22 @@ enum Command {
     /// Make join tokens
     #[command(subcommand, after_help = "Example:\n  mesh-runtime token create accounts --ttl 5m")]
     Token(TokenCommand),
+    /// Say which processes of the control plane's machine may be which service, without a token
+    #[command(
+        subcommand,
+        after_help = "A process joins at the control plane's socket (MESH_SOCKET), and is what the kernel says it is.
+
+Example:
+  mesh-runtime entry create accounts --selector unix:uid:1000 --selector unix:path:/usr/bin/accounts
+  MESH_SOCKET=/run/heddle/mesh.sock accounts"
+    )]
+    Entry(EntryCommand),
+    /// Show who signs identities, and put a new root in its place while everything runs
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mesh-runtime authority rotate\n  mesh-runtime authority status"
+    )]
+    Authority(AuthorityCommand),
     /// List the services and how many endpoints each has
     #[command(after_help = "Example:\n  mesh-runtime services --json")]
     Services(ListArguments),
@@ -87,7 +105,7 @@ enum Command {
 #[derive(Args)]
 #[command(after_help = "Example:\n  mesh-runtime serve --trust-domain bank.example --data-dir /var/lib/heddle/mesh")]
 struct ServeArguments {
-    /// Settings in TOML (listen, admin, data_dir, trust_domain, store, svid_ttl, lease_ttl, lease_grace, drain); flags win
+    /// Settings in TOML (listen, admin, data_dir, socket, trust_domain, store, svid_ttl, lease_ttl, lease_grace, drain); flags win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where members reach it; port 0 takes a free one [default: 127.0.0.1:7700]
@@ -99,6 +117,9 @@ struct ServeArguments {
     /// Where the store is [default: ${XDG_DATA_HOME:-~/.local/share}/heddle/mesh]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// The socket at which processes of this machine join by who they are [default: mesh.sock in the data directory]
+    #[arg(long, value_name = "FILE")]
+    socket: Option<PathBuf>,
     /// Whose identities are issued; fixed for a data directory [default: mesh.local]
     #[arg(long, value_name = "NAME")]
     trust_domain: Option<TrustDomain>,
@@ -123,6 +144,66 @@ enum TokenCommand {
 }
 
 #[derive(Subcommand)]
+enum EntryCommand {
+    /// Let processes be a service
+    #[command(after_help = "Selectors, all of which have to match:
+  unix:uid:1000                  the user
+  unix:gid:1000                  the group
+  unix:path:/usr/bin/accounts    the program's file
+  unix:sha256:HEX                what is in it
+
+Example:
+  mesh-runtime entry create accounts --selector unix:uid:1000 --selector unix:path:/usr/bin/accounts")]
+    Create {
+        /// The service that they may be
+        service: ServiceName,
+        /// What the kernel has to say about them; several have to match together
+        #[arg(long = "selector", value_name = "SELECTOR", required = true)]
+        selectors: Vec<Selector>,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// List what lets members in: entries, and the tokens of members that live
+    #[command(after_help = "Example:\n  mesh-runtime entry list --json")]
+    List(ListArguments),
+    /// Take an entry (or a member's token) away, and the identities of those that it let in with it
+    #[command(
+        after_help = "Their connections are closed within seconds, everywhere.\n\nExample:\n  mesh-runtime entry remove 8f1c2a90d3b4e5f6"
+    )]
+    Remove {
+        /// Its id, as `entry list` shows it
+        id: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuthorityCommand {
+    /// Show the roots, and who needs them
+    #[command(after_help = "Example:\n  mesh-runtime authority status --json")]
+    Status(ListArguments),
+    /// Put a new root in place
+    #[command(
+        after_help = "The new root signs at once, and members renew. The one before is believed until nobody needs it any more, and
+retires by itself; `status` shows whom it waits for. Nothing is restarted, and no request is lost.
+
+Example:
+  mesh-runtime authority rotate"
+    )]
+    Rotate {
+        /// Only make a new intermediate under the same root
+        #[arg(long)]
+        intermediate: bool,
+        #[command(flatten)]
+        list: ListArguments,
+    },
+    /// Stop to believe the root before; refused while a living identity needs it
+    #[command(after_help = "Example:\n  mesh-runtime authority retire")]
+    Retire(ListArguments),
+}
+
+#[derive(Subcommand)]
 enum PolicyCommand {
     /// Print the document that is in force
     #[command(after_help = "Example:\n  mesh-runtime policy show")]
@@ -132,7 +213,8 @@ enum PolicyCommand {
         after_help = "Exit codes: 0 it would be served, 1 it would be refused (or nobody could be asked).
 
 Example:
-  mesh-runtime policy check statements accounts GET /accounts/42"
+  mesh-runtime policy check statements accounts GET /accounts/42
+  mesh-runtime policy check ingress accounts POST /transfers --claim tier=gold --scope transfers:write"
     )]
     Check {
         /// Who asks: a service, or a SPIFFE ID
@@ -147,6 +229,12 @@ Example:
         /// The port that the service is served on
         #[arg(long, default_value_t = 0)]
         port: u16,
+        /// A claim of the end user on whose behalf it is asked; the value is JSON, or text
+        #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = policy::claim)]
+        claims: Vec<policy::Claim>,
+        /// A scope of that end user
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
         #[command(flatten)]
         list: ListArguments,
     },
@@ -205,6 +293,21 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(TokenCommand::Create { service, ttl, control }) => {
             operate::create_token(&control.control, &service, ttl).await?;
         }
+        Command::Entry(EntryCommand::Create {
+            service,
+            selectors,
+            control,
+        }) => entry::create(&control.control, &service, &selectors).await?,
+        Command::Entry(EntryCommand::List(list)) => entry::list(&list.control.control, list.json).await?,
+        Command::Entry(EntryCommand::Remove { id, control }) => entry::remove(&control.control, id).await?,
+        Command::Authority(command) => {
+            let (list, asked) = match command {
+                AuthorityCommand::Status(list) => (list, authority::Asked::Status),
+                AuthorityCommand::Rotate { intermediate, list } => (list, authority::Asked::Rotate { intermediate }),
+                AuthorityCommand::Retire(list) => (list, authority::Asked::Retire),
+            };
+            authority::ask(&list.control.control, asked, list.json).await?;
+        }
         Command::Services(list) => operate::services(&list.control.control, list.json).await?,
         Command::Endpoints { service, list } => {
             operate::endpoints(&list.control.control, service.as_ref(), list.json).await?;
@@ -217,6 +320,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             method,
             path,
             port,
+            claims,
+            scopes,
             list,
         }) => {
             let question = policy::Question {
@@ -225,6 +330,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
                 method,
                 path,
                 port,
+                claims: policy::claims(claims, &scopes),
             };
             return policy::check(&list.control.control, question, list.json).await;
         }

@@ -174,7 +174,7 @@ fn words(control: &str, status: &Status) -> anyhow::Error {
 }
 
 /// Seconds in two units.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),

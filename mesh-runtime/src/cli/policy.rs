@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use identity::ServiceName;
 use mesh_api::v1::{ApplyRequest, CheckPolicyRequest, ShowPoliciesRequest};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::operate::{answer, operator};
 use super::output::{json, line};
@@ -55,6 +55,33 @@ pub(super) struct Question {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) port: u16,
+    /// JSON; empty where there is no end user.
+    pub(super) claims: String,
+}
+
+/// A claim of an end user.
+pub(super) type Claim = (String, Value);
+
+/// Reads `NAME=VALUE`, where what is no JSON is text.
+pub(super) fn claim(text: &str) -> Result<Claim, String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| "write NAME=VALUE, as in tier=gold".to_owned())?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
+}
+
+/// What is known about the end user; nothing where nothing is.
+pub(super) fn claims(claims: Vec<Claim>, scopes: &[String]) -> String {
+    let mut claims: Map<String, Value> = claims.into_iter().collect();
+    if !scopes.is_empty() {
+        claims.insert("scope".to_owned(), scopes.join(" ").into());
+    }
+    if claims.is_empty() {
+        return String::new();
+    }
+    Value::Object(claims).to_string()
 }
 
 /// Success is that the request would be served, whatever it is that lets it pass.
@@ -65,6 +92,7 @@ pub(super) async fn check(control: &str, question: Question, as_json: bool) -> a
         method: question.method,
         path: question.path,
         port: question.port.into(),
+        claims: question.claims,
     };
     let verdict = answer(control, operator(control)?.check_policy(request)).await?;
     let action = if verdict.allowed { "allow" } else { "deny" };

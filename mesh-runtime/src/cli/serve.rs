@@ -53,6 +53,7 @@ fn settle(arguments: ServeArguments, file: FileSettings) -> anyhow::Result<Confi
     config.data_dir = data_dir;
     config.listen = arguments.listen.unwrap_or(config.listen);
     config.admin = arguments.admin.unwrap_or(config.admin);
+    config.socket = arguments.socket.or(config.socket);
     config.trust_domain = arguments.trust_domain.or(config.trust_domain);
     config.state_home = state_home();
     Ok(config)

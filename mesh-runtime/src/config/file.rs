@@ -17,6 +17,7 @@ pub(crate) struct FileSettings {
     listen: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     pub(crate) data_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
     #[serde(default, deserialize_with = "text")]
     trust_domain: Option<TrustDomain>,
     #[serde(default, deserialize_with = "text")]
@@ -68,6 +69,9 @@ impl FileSettings {
         set(self.lease_ttl, &mut config.lease_ttl);
         set(self.lease_grace, &mut config.lease_grace);
         set(self.drain, &mut config.drain);
+        if self.socket.is_some() {
+            config.socket = self.socket;
+        }
         if self.trust_domain.is_some() {
             config.trust_domain = self.trust_domain;
         }
@@ -139,6 +143,7 @@ mod tests {
             listen = "127.0.0.1:1"
             admin = "127.0.0.1:2"
             data_dir = "/data"
+            socket = "/run/mesh.sock"
             trust_domain = "bank.test"
             store = "embedded"
             svid_ttl = "30m"
@@ -152,6 +157,7 @@ mod tests {
             listen: "127.0.0.1:1".parse().unwrap(),
             admin: "127.0.0.1:2".parse().unwrap(),
             data_dir: "/data".into(),
+            socket: Some("/run/mesh.sock".into()),
             trust_domain: Some(TrustDomain::new("bank.test").unwrap()),
             svid_ttl: Duration::from_secs(1800),
             lease_ttl: Duration::from_secs(5),

@@ -30,6 +30,9 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where the store is; made where it does not exist.
     pub data_dir: PathBuf,
+    /// Where processes of this machine join by who they are. `None`: `mesh.sock` in the data directory, which only its owner can
+    /// enter; another place lets other users near.
+    pub socket: Option<PathBuf>,
     /// The trust domain. `None`: the one that the data directory belongs to, or [`DEFAULT_TRUST_DOMAIN`].
     pub trust_domain: Option<TrustDomain>,
     /// How long an SVID is valid: 10 seconds to 24 hours.
@@ -53,6 +56,7 @@ impl Config {
             listen: DEFAULT_LISTEN,
             admin: DEFAULT_ADMIN,
             data_dir: data_dir.into(),
+            socket: None,
             trust_domain: None,
             svid_ttl: Duration::from_secs(3600),
             lease_ttl: Duration::from_secs(15),
@@ -60,6 +64,12 @@ impl Config {
             drain: Duration::from_secs(10),
             state_home: None,
         }
+    }
+
+    /// Where the local socket is.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.data_dir.join("mesh.sock"))
     }
 
     /// Whether every setting is within its range.

@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::Stream;
-use mesh_client::tls::{PeerIdentity, ServerTls};
+use mesh_client::tls::{Credentials, PeerIdentity, ServerTls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::peer::Peer;
+use crate::authority::{Authority, hex};
 use crate::metrics::{Counted, Metrics};
 use crate::now_unix;
 
@@ -33,6 +33,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn connections(
     listener: TcpListener,
     tls: ServerTls,
+    authority: Arc<Authority>,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
@@ -59,9 +60,10 @@ pub(super) fn connections(
                     continue;
                 }
             };
-            let (tls, metrics, ready) = (Arc::clone(&tls), Arc::clone(&metrics), ready.clone());
+            let (tls, authority) = (Arc::clone(&tls), Arc::clone(&authority));
+            let (metrics, ready) = (Arc::clone(&metrics), ready.clone());
             tokio::spawn(async move {
-                match handshake(&tls, stream, slot, &metrics).await {
+                match handshake(&tls, &authority, stream, slot, &metrics).await {
                     // The receiver is gone once the server drains.
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
                     Err(reason) => {
@@ -77,6 +79,7 @@ pub(super) fn connections(
 
 async fn handshake(
     tls: &ServerTls,
+    authority: &Authority,
     stream: TcpStream,
     slot: OwnedSemaphorePermit,
     metrics: &Metrics,
@@ -87,26 +90,52 @@ async fn handshake(
         .await
         .map_err(|_| "it took too long".to_owned())?;
     let (stream, peer) = accepted.map_err(|error| error.to_string())?;
-    let stay = peer.as_ref().map_or(NAMELESS, stay_of);
+    if let Some(peer) = &peer {
+        authority.saw(&hex(peer.serial()));
+    }
+    let end = end_of(peer.as_ref(), tls.credentials().clone());
     Ok(Connection {
         stream,
         peer: Peer(peer.map(Arc::new)),
-        end: Box::pin(tokio::time::sleep(stay)),
+        end: Box::pin(end),
         _counted: metrics.connections(),
         _slot: slot,
     })
 }
 
-/// A connection is as good as the SVID that opened it, and no longer.
+/// Why a connection has to end, when it has to.
+fn end_of(peer: Option<&PeerIdentity>, credentials: Credentials) -> impl Future<Output = &'static str> + Send + use<> {
+    let stay = peer.map_or(NAMELESS, stay_of);
+    let serial = peer.map(|peer| peer.serial().to_vec());
+    let revoked = async {
+        match serial {
+            Some(serial) => credentials.revoked(serial).await,
+            None => std::future::pending().await,
+        }
+    };
+    async move {
+        tokio::select! {
+            () = tokio::time::sleep(stay) => "the SVID of the connection has expired",
+            () = revoked => "the SVID of the connection was revoked",
+        }
+    }
+}
+
+/// A connection is as good as the SVID that opened it, and no longer. One whose time is over is there to ask for another.
 fn stay_of(peer: &PeerIdentity) -> Duration {
-    Duration::from_secs(peer.not_after().saturating_sub(now_unix()))
+    let now = now_unix();
+    if peer.is_valid_at(now) {
+        Duration::from_secs(peer.not_after().saturating_sub(now))
+    } else {
+        NAMELESS
+    }
 }
 
 /// A connection whose peer is known, or known to be nameless.
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    end: Pin<Box<Sleep>>,
+    end: Pin<Box<dyn Future<Output = &'static str> + Send>>,
     _counted: Counted,
     _slot: OwnedSemaphorePermit,
 }
@@ -121,11 +150,9 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.end.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the SVID of the connection has expired",
-            )));
+        if let Poll::Ready(why) = self.end.as_mut().poll(context) {
+            self.end = Box::pin(std::future::ready(why));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }

@@ -27,13 +27,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Page {
     metrics: Arc<Metrics>,
     drain: CancellationToken,
-    config: String,
+    authority: Arc<Authority>,
+    config: serde_json::Value,
 }
 
 impl Page {
     pub(super) fn new(
         config: &Config,
-        authority: &Authority,
+        authority: Arc<Authority>,
         control: SocketAddr,
         admin: SocketAddr,
         metrics: Arc<Metrics>,
@@ -44,7 +45,6 @@ impl Page {
             "admin": admin.to_string(),
             "data_dir": config.data_dir,
             "trust_domain": authority.trust_domain().as_str(),
-            "root_pin": authority.pin().to_string(),
             "store": "embedded",
             "svid_ttl": seconds(config.svid_ttl),
             "lease_ttl": seconds(config.lease_ttl),
@@ -54,8 +54,16 @@ impl Page {
         Self {
             metrics,
             drain,
-            config: format!("{config:#}\n"),
+            authority,
+            config,
         }
+    }
+
+    /// The settings, and the root of the moment.
+    fn config(&self) -> String {
+        let mut config = self.config.clone();
+        config["root_pin"] = self.authority.pin().to_string().into();
+        format!("{config:#}\n")
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -75,7 +83,7 @@ impl Page {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 self.metrics.text(),
             ),
-            "/config" => text(StatusCode::OK, "application/json", self.config.clone()),
+            "/config" => text(StatusCode::OK, "application/json", self.config()),
             _ => plain(StatusCode::NOT_FOUND, "there are /live, /ready, /metrics and /config\n"),
         }
     }

@@ -6,6 +6,7 @@
 mod accept;
 mod admin;
 mod identity_service;
+mod local;
 mod operator_service;
 mod peer;
 mod policy_service;
@@ -33,16 +34,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::service::interceptor::InterceptedService;
 
-use crate::authority::{Authority, AuthorityError, CaError, SecretHash, new_token};
+use crate::authority::{Authority, AuthorityError, CaError, LENIENCE, SecretHash, new_token};
 use crate::config::{Config, ConfigError};
 use crate::metrics::Metrics;
 use crate::now_unix;
-use crate::operator::{CredentialFiles, make_private_dir};
+use crate::operator::{CredentialFiles, OperatorCredential, make_private_dir};
 use crate::policies::{self, Applied, PolicyError};
 use crate::registry::{Limits, Registrar};
 use crate::store::{Embedded, Records, Store, StoreError};
 
 use identity_service::IdentityService;
+use local::Socket;
 use operator_service::OperatorService;
 use peer::check_operator;
 use policy_service::PolicyService;
@@ -79,14 +81,14 @@ pub struct Running {
     control: SocketAddr,
     admin: SocketAddr,
     authority: Arc<Authority>,
-    operator: JoinToken,
+    operator: Arc<OperatorCredential>,
     drain: CancellationToken,
     drain_deadline: Duration,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     background: Background,
     store: Weak<Embedded>,
-    /// The lock and the credential live as long as the control plane.
-    _credential: CredentialFiles,
+    socket: PathBuf,
+    /// It lives as long as the control plane.
     _lock: File,
 }
 
@@ -114,16 +116,22 @@ impl Running {
         self.admin
     }
 
+    /// The socket at which processes of this machine join by what the kernel says about them.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Whose identities it issues.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         self.authority.trust_domain()
     }
 
-    /// The operator's credential of this start.
+    /// The operator's credential of this start, with the pin of the root that signs.
     #[must_use]
-    pub fn operator(&self) -> &JoinToken {
-        &self.operator
+    pub fn operator(&self) -> JoinToken {
+        self.operator.token()
     }
 
     /// A token that lets one member in as `service`, once, within `ttl` (1 second to 24 hours).
@@ -202,6 +210,16 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let local = |listener: &TcpListener| listener.local_addr().map_err(|source| ServeError::Listener { source });
     let (control, admin) = (local(&control_listener)?, local(&admin_listener)?);
     let lock = open_data_dir(&config.data_dir)?;
+    let path = config.socket_path();
+    let socket = match Socket::bind(&path) {
+        Ok(socket) => Some(socket),
+        // A place that nobody chose is no reason not to serve: a socket's path has at most 107 bytes.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput && config.socket.is_none() => {
+            tracing::warn!(path = %path.display(), %error, "there is no local socket to join at; choose a place with --socket");
+            None
+        }
+        Err(source) => return Err(ServeError::Socket { path, source }),
+    };
 
     let metrics = Metrics::new();
     let store = Arc::new(Embedded::open(&config.data_dir.join("mesh.redb"))?);
@@ -217,19 +235,22 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let policies = Applied::open(records.clone(), authority.trust_domain().clone()).await?;
     let registrar = Registrar::start(records, limits, Arc::clone(&metrics)).await?;
     let (operator, operator_hash) = new_token(authority.pin())?;
-    let credential = CredentialFiles::write(&operator.to_string(), &config.data_dir, config.state_home.as_deref(), control)
+    let files = CredentialFiles::write(&operator.to_string(), &config.data_dir, config.state_home.as_deref(), control)
         .map_err(|source| ServeError::Credential { source })?;
+    let operator = Arc::new(OperatorCredential::new(operator, files));
 
     let drain = CancellationToken::new();
     let (rotation, credentials) = renewal::first_credentials(&authority).await?;
-    let renewal = tokio::spawn(renewal::keep_renewed(
-        Arc::clone(&authority),
+    let upkeep = renewal::Upkeep {
+        authority: Arc::clone(&authority),
         rotation,
-        credentials.clone(),
-        Arc::clone(&metrics),
-    ));
+        credentials: credentials.clone(),
+        operator: Arc::clone(&operator),
+        metrics: Arc::clone(&metrics),
+    };
+    let renewal = tokio::spawn(upkeep.run());
     let everyone = Matcher::TrustDomain(authority.trust_domain().clone());
-    let tls = ServerTls::new(credentials, Peers::Optional(everyone));
+    let tls = ServerTls::new(credentials, Peers::Optional(everyone)).lenient(LENIENCE);
     let shared = Arc::new(Shared {
         authority: Arc::clone(&authority),
         registrar,
@@ -238,13 +259,14 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
         operator: operator_hash,
         drain: drain.clone(),
     });
+    let attesting = socket.map(|socket| tokio::spawn(serve_local(socket, Arc::clone(&shared))));
     let serving = tokio::spawn(serve_control(control_listener, tls, shared));
-    let page = admin::Page::new(&config, &authority, control, admin, metrics, drain.clone());
+    let page = admin::Page::new(&config, Arc::clone(&authority), control, admin, metrics, drain.clone());
     let admin_task = tokio::spawn(admin::serve(admin_listener, page));
     if !admin.ip().is_loopback() {
         tracing::warn!(%admin, "the admin endpoint can be reached from other machines, and asks nobody who they are");
     }
-    tracing::info!(%control, %admin, trust_domain = %authority.trust_domain(), "the control plane serves");
+    tracing::info!(%control, %admin, socket = %path.display(), trust_domain = %authority.trust_domain(), "the control plane serves");
     Ok(Running {
         control,
         admin,
@@ -254,15 +276,27 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
         drain_deadline: config.drain,
         serving,
         store: Arc::downgrade(&store),
-        background: Background(vec![renewal.abort_handle(), admin_task.abort_handle()]),
-        _credential: credential,
+        background: Background(
+            [renewal, admin_task]
+                .into_iter()
+                .chain(attesting)
+                .map(|task| task.abort_handle())
+                .collect(),
+        ),
+        socket: path,
         _lock: lock,
     })
 }
 
 async fn serve_control(listener: TcpListener, tls: ServerTls, shared: Arc<Shared>) -> Result<(), tonic::transport::Error> {
     let drain = shared.drain.clone();
-    let incoming = accept::connections(listener, tls, Arc::clone(&shared.metrics), drain.clone());
+    let incoming = accept::connections(
+        listener,
+        tls,
+        Arc::clone(&shared.authority),
+        Arc::clone(&shared.metrics),
+        drain.clone(),
+    );
     let identity = IdentityServer::new(IdentityService::new(Arc::clone(&shared)));
     let registry = RegistryServer::new(RegistryService::new(Arc::clone(&shared)));
     let policy = PoliciesServer::new(PolicyService::new(Arc::clone(&shared)));
@@ -284,6 +318,22 @@ async fn serve_control(listener: TcpListener, tls: ServerTls, shared: Arc<Shared
         .add_service(operator)
         .serve_with_incoming_shutdown(incoming, drain.cancelled_owned())
         .await
+}
+
+/// Whoever comes here has no SVID: joining is all that it can do.
+async fn serve_local(socket: Socket, shared: Arc<Shared>) {
+    let drain = shared.drain.clone();
+    let incoming = socket.connections(drain.clone());
+    let identity = IdentityServer::new(IdentityService::new(shared));
+    let served = tonic::transport::Server::builder()
+        .http2_max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(MAX_STREAMS)
+        .add_service(identity.max_decoding_message_size(MAX_MESSAGE))
+        .serve_with_incoming_shutdown(incoming, drain.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the local socket is served no more");
+    }
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {
@@ -350,6 +400,14 @@ pub enum ServeError {
     #[error("cannot use the data directory {path}: {source}; choose another with --data-dir")]
     DataDir {
         /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The local socket cannot be bound.
+    #[error("cannot listen on the socket {path}: {source}; choose another place with --socket")]
+    Socket {
+        /// The socket.
         path: PathBuf,
         /// What the system says.
         source: io::Error,

@@ -1,5 +1,6 @@
 //! `heddle.mesh.v1.Operator`: what the commands of `mesh-runtime` ask. Whoever comes here has shown the operator's credential.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,18 @@ use identity::{IdError, ServiceName, SpiffeId};
 use mesh_api::v1;
 use mesh_api::v1::operator_server::Operator;
 use mesh_client::policy::{Action, Ask, Mode};
+use routing::claims::Claims;
+use routing::json;
 use routing::matching::normalise;
+use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::Shared;
 use super::policy_service::document_of;
+use crate::authority::{Entry, RootStatus, Selector};
 use crate::now_unix;
 use crate::policies::PolicyError;
+use crate::store::IdentityRecord;
 
 pub(super) struct OperatorService {
     shared: Arc<Shared>,
@@ -22,6 +28,15 @@ pub(super) struct OperatorService {
 impl OperatorService {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    async fn authority_status(&self) -> Result<Response<v1::AuthorityStatus>, Status> {
+        let status = self.shared.authority.status(now_unix()).await?;
+        Ok(Response::new(v1::AuthorityStatus {
+            trust_domain: self.shared.authority.trust_domain().to_string(),
+            authorities: status.roots.into_iter().map(authority_of).collect(),
+            intermediate_not_after: status.intermediate_not_after,
+        }))
     }
 
     /// A service by its name, or any identity by its SPIFFE ID.
@@ -79,6 +94,7 @@ impl Operator for OperatorService {
             method,
             path,
             port,
+            claims,
         } = request.into_inner();
         let invalid = |error: String| Status::invalid_argument(error);
         let to = ServiceName::new(&to).map_err(|error| invalid(error.to_string()))?;
@@ -86,6 +102,17 @@ impl Operator for OperatorService {
         let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
         let path = normalise(path).map_err(|error| invalid(error.to_string()))?;
         let port = u16::try_from(port).map_err(|_| invalid(format!("{port} is no port")))?;
+        let claims = match claims.as_str() {
+            "" => None,
+            text => match json::parse(text.as_bytes()) {
+                Ok(Value::Object(claims)) => Some(Claims::new(claims)),
+                _ => {
+                    return Err(invalid(
+                        "the claims are no JSON object in which no name comes twice".to_owned(),
+                    ));
+                }
+            },
+        };
         let document = self.shared.policies.current();
         let access = document.policies.access(&to);
         let verdict = access.judge(&Ask {
@@ -93,6 +120,7 @@ impl Operator for OperatorService {
             method: &method,
             path: &path,
             port,
+            caller: claims.as_ref(),
         });
         Ok(Response::new(v1::CheckPolicyResponse {
             allowed: verdict.action == Action::Allow,
@@ -124,15 +152,97 @@ impl Operator for OperatorService {
         _: Request<v1::ListIdentitiesRequest>,
     ) -> Result<Response<v1::ListIdentitiesResponse>, Status> {
         let identities = self.shared.authority.identities(now_unix()).await?;
-        let identities = identities
-            .into_iter()
-            .map(|(serial, identity)| v1::IssuedIdentity {
-                spiffe_id: identity.spiffe_id,
-                serial,
-                not_before: identity.not_before,
-                not_after: identity.not_after,
-            })
-            .collect();
+        let identities = identities.into_iter().map(identity_of).collect();
         Ok(Response::new(v1::ListIdentitiesResponse { identities }))
+    }
+
+    async fn create_entry(&self, request: Request<v1::CreateEntryRequest>) -> Result<Response<v1::Entry>, Status> {
+        let v1::CreateEntryRequest { service, selectors } = request.into_inner();
+        let service = ServiceName::new(&service).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let selectors: Result<BTreeSet<Selector>, _> = selectors.iter().map(|text| text.parse()).collect();
+        let selectors = selectors.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let now = now_unix();
+        let id = self.shared.authority.create_entry(&service, &selectors, now).await?;
+        Ok(Response::new(v1::Entry {
+            id,
+            service: service.to_string(),
+            selectors: selectors.iter().map(ToString::to_string).collect(),
+            created_at: now,
+            identities: 0,
+        }))
+    }
+
+    async fn list_entries(&self, _: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        let entries = self.shared.authority.entries(now_unix()).await?;
+        let entries = entries.into_iter().map(entry_of).collect();
+        Ok(Response::new(v1::ListEntriesResponse { entries }))
+    }
+
+    async fn remove_entry(
+        &self,
+        request: Request<v1::RemoveEntryRequest>,
+    ) -> Result<Response<v1::RemoveEntryResponse>, Status> {
+        let revoked = self
+            .shared
+            .authority
+            .remove_entry(&request.into_inner().id, now_unix())
+            .await?;
+        Ok(Response::new(v1::RemoveEntryResponse { revoked: count(revoked) }))
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::AuthorityStatus>, Status> {
+        let authority = &self.shared.authority;
+        if request.into_inner().intermediate_only {
+            authority.rotate_intermediate(now_unix()).await?;
+        } else {
+            authority.rotate(now_unix()).await?;
+        }
+        self.authority_status().await
+    }
+
+    async fn retire_authority(&self, _: Request<v1::RetireAuthorityRequest>) -> Result<Response<v1::AuthorityStatus>, Status> {
+        self.shared.authority.retire(now_unix()).await?;
+        self.authority_status().await
+    }
+
+    async fn show_authority(&self, _: Request<v1::ShowAuthorityRequest>) -> Result<Response<v1::AuthorityStatus>, Status> {
+        self.authority_status().await
+    }
+}
+
+fn authority_of(root: RootStatus) -> v1::Authority {
+    v1::Authority {
+        pin: root.pin.to_string(),
+        retiring: root.retiring,
+        not_before: root.not_before,
+        not_after: root.not_after,
+        identities: root.identities.into_iter().map(identity_of).collect(),
+        tokens: count(root.tokens),
+    }
+}
+
+fn entry_of(entry: Entry) -> v1::Entry {
+    v1::Entry {
+        id: entry.id,
+        service: entry.service,
+        selectors: entry.selectors,
+        created_at: entry.created_at,
+        identities: count(entry.identities),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn identity_of((serial, identity): (String, IdentityRecord)) -> v1::IssuedIdentity {
+    v1::IssuedIdentity {
+        spiffe_id: identity.spiffe_id,
+        serial,
+        not_before: identity.not_before,
+        not_after: identity.not_after,
     }
 }

@@ -6,7 +6,7 @@ use identity::ServiceName;
 use mesh_client::tls::PeerIdentity;
 use tonic::{Request, Status};
 
-use crate::authority::{AuthorityError, SecretHash};
+use crate::authority::{AuthorityError, SecretHash, hex};
 use crate::now_unix;
 use crate::registry::{Refusal, RegistrarError};
 
@@ -16,14 +16,28 @@ pub(super) struct Peer(pub(super) Option<Arc<PeerIdentity>>);
 
 /// The service whose SVID the request came with.
 pub(super) fn member<T>(request: &Request<T>) -> Result<ServiceName, Status> {
-    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0.as_deref());
-    let peer = peer
-        .ok_or_else(|| Status::unauthenticated("this call needs an SVID as the client certificate; join with a token first"))?;
-    if peer.not_after() < now_unix() {
+    let peer = peer(request)?;
+    if !peer.is_valid_at(now_unix()) {
         return Err(Status::unauthenticated(
-            "the SVID of this connection has expired; connect with a new one",
+            "the SVID of this connection has expired, or has not begun; connect with a new one",
         ));
     }
+    service(peer)
+}
+
+/// The service whose SVID the request came with, and its serial number. Its time may be over: asking for another is all that it is
+/// good for then, and the connection was let in only where it is not over for long.
+pub(super) fn renewing<T>(request: &Request<T>) -> Result<(ServiceName, String), Status> {
+    let peer = peer(request)?;
+    Ok((service(peer)?, hex(peer.serial())))
+}
+
+fn peer<T>(request: &Request<T>) -> Result<&PeerIdentity, Status> {
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0.as_deref());
+    peer.ok_or_else(|| Status::unauthenticated("this call needs an SVID as the client certificate; join with a token first"))
+}
+
+fn service(peer: &PeerIdentity) -> Result<ServiceName, Status> {
     let not_a_service = || Status::permission_denied(format!("`{}` is not the identity of a service", peer.id()));
     peer.id().service().ok_or_else(not_a_service)
 }
@@ -58,7 +72,12 @@ impl From<AuthorityError> for Status {
         match error {
             AuthorityError::Join(error) => Self::unauthenticated(error.to_string()),
             AuthorityError::Csr(error) => Self::invalid_argument(error.to_string()),
-            AuthorityError::TokenTtl => Self::invalid_argument(error.to_string()),
+            AuthorityError::TokenTtl | AuthorityError::Selectors => Self::invalid_argument(error.to_string()),
+            AuthorityError::Needed { .. } | AuthorityError::NoneRetiring => Self::failed_precondition(error.to_string()),
+            AuthorityError::Changed => Self::aborted(error.to_string()),
+            AuthorityError::Replaced(_) | AuthorityError::Removed(_) => Self::unauthenticated(error.to_string()),
+            AuthorityError::NoEntry(_) => Self::not_found(error.to_string()),
+            AuthorityError::EntryExists(_) => Self::already_exists(error.to_string()),
             AuthorityError::Store(error) => {
                 tracing::error!(%error, "the store failed");
                 Self::unavailable("the control plane cannot reach its store")

@@ -16,7 +16,8 @@ use std::pin::Pin;
 
 pub use embedded::Embedded;
 pub(crate) use records::{
-    AuthorityRecord, IdentityRecord, PolicyRecord, Records, RegistrationRecord, SignerRecord, TokenRecord, UseRecord,
+    AuthorityRecord, EntryRecord, IdentityRecord, PolicyRecord, Records, RegistrationRecord, RetiringRecord, SignerRecord,
+    TokenRecord, UseRecord,
 };
 
 /// A future that a store answers by; boxed so that a store can be chosen when the program starts.
@@ -34,11 +35,19 @@ pub enum Table {
     Registrations,
     /// Issued identities by their serial number.
     Identities,
+    /// Registration entries by their id.
+    Entries,
 }
 
 impl Table {
     /// Every table, in the order of their names.
-    pub const ALL: [Self; 4] = [Self::Facts, Self::Identities, Self::Registrations, Self::Tokens];
+    pub const ALL: [Self; 5] = [
+        Self::Entries,
+        Self::Facts,
+        Self::Identities,
+        Self::Registrations,
+        Self::Tokens,
+    ];
 
     /// The name on disk.
     #[must_use]
@@ -48,6 +57,7 @@ impl Table {
             Self::Tokens => "tokens",
             Self::Registrations => "registrations",
             Self::Identities => "identities",
+            Self::Entries => "entries",
         }
     }
 }

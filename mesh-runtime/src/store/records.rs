@@ -19,6 +19,19 @@ const POLICY: &str = "policy";
 pub(crate) struct AuthorityRecord {
     pub(crate) root: SignerRecord,
     pub(crate) intermediate: SignerRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retiring: Option<RetiringRecord>,
+}
+
+/// The root before the one that signs. Its key is kept nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RetiringRecord {
+    /// X.509, DER.
+    #[serde(with = "as_base64")]
+    pub(crate) certificate: Vec<u8>,
+    /// The root that signs, signed by this one. X.509, DER.
+    #[serde(with = "as_base64")]
+    pub(crate) crossed: Vec<u8>,
 }
 
 /// A key that signs certificates, and the certificate that says so.
@@ -42,6 +55,9 @@ pub(crate) struct TokenRecord {
     /// Seconds since 1970-01-01T00:00:00Z, like the others.
     pub(crate) created_at: u64,
     pub(crate) expires_at: u64,
+    /// The root that it names, by its pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pin: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) used: Option<UseRecord>,
 }
@@ -53,6 +69,15 @@ pub(crate) struct UseRecord {
     /// The SHA-256 of the public key that it let in.
     #[serde(with = "as_base64")]
     pub(crate) key: Vec<u8>,
+}
+
+/// Who may be a service, by what the kernel says about it. Its key is its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EntryRecord {
+    pub(crate) service: String,
+    /// All of them have to match.
+    pub(crate) selectors: Vec<String>,
+    pub(crate) created_at: u64,
 }
 
 /// A registered endpoint. Its lease is not kept: whoever was registered gets a new one when the control plane starts.
@@ -68,6 +93,15 @@ pub(crate) struct IdentityRecord {
     pub(crate) spiffe_id: String,
     pub(crate) not_before: u64,
     pub(crate) not_after: u64,
+    /// The root that its chain ends in, by its pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<String>,
+    /// The registration entry or the join token that it was issued under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entry: Option<String>,
+    /// The serial number of the SVID that was shown for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaces: Option<String>,
 }
 
 /// A policy document as it was applied.
@@ -93,8 +127,9 @@ impl Records {
         self.read(Table::Facts, TRUST_DOMAIN).await
     }
 
-    pub(crate) async fn authority(&self) -> Result<Option<AuthorityRecord>, StoreError> {
-        self.read(Table::Facts, AUTHORITY).await
+    /// The authority, and the bytes that it was read from: what a batch that replaces it is conditional on.
+    pub(crate) async fn authority(&self) -> Result<Option<(AuthorityRecord, Vec<u8>)>, StoreError> {
+        self.read_with_bytes(Table::Facts, AUTHORITY).await
     }
 
     pub(crate) async fn revision(&self) -> Result<u64, StoreError> {
@@ -103,22 +138,34 @@ impl Records {
 
     /// The policy document, and the bytes that it was read from: what a batch that replaces it is conditional on.
     pub(crate) async fn policy(&self) -> Result<Option<(PolicyRecord, Vec<u8>)>, StoreError> {
-        let Some(value) = self.store.read(Table::Facts, POLICY).await? else {
-            return Ok(None);
-        };
-        Ok(Some((decode(Table::Facts, POLICY, &value)?, value)))
+        self.read_with_bytes(Table::Facts, POLICY).await
     }
 
     /// A token, and the bytes that it was read from: what a batch that uses it is conditional on.
     pub(crate) async fn token(&self, id: &str) -> Result<Option<(TokenRecord, Vec<u8>)>, StoreError> {
-        let Some(value) = self.store.read(Table::Tokens, id).await? else {
-            return Ok(None);
-        };
-        Ok(Some((decode(Table::Tokens, id, &value)?, value)))
+        self.read_with_bytes(Table::Tokens, id).await
     }
 
     pub(crate) async fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, StoreError> {
         self.scan(Table::Tokens).await
+    }
+
+    pub(crate) async fn entries(&self) -> Result<Vec<(String, EntryRecord)>, StoreError> {
+        self.scan(Table::Entries).await
+    }
+
+    /// Where the registration entry or join token `id` is, and the bytes of it, which whoever issues under it is conditional on.
+    pub(crate) async fn letting_in(&self, id: &str) -> Result<Option<(Table, Vec<u8>)>, StoreError> {
+        for table in [Table::Entries, Table::Tokens] {
+            if let Some(value) = self.store.read(table, id).await? {
+                return Ok(Some((table, value)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) async fn identity(&self, serial: &str) -> Result<Option<IdentityRecord>, StoreError> {
+        self.read(Table::Identities, serial).await
     }
 
     pub(crate) async fn registrations(&self) -> Result<Vec<(String, RegistrationRecord)>, StoreError> {
@@ -141,6 +188,13 @@ impl Records {
             .transpose()
     }
 
+    async fn read_with_bytes<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<(T, Vec<u8>)>, StoreError> {
+        let Some(value) = self.store.read(table, key).await? else {
+            return Ok(None);
+        };
+        Ok(Some((decode(table, key, &value)?, value)))
+    }
+
     async fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, StoreError> {
         let records = self.store.scan(table).await?;
         records
@@ -152,14 +206,18 @@ impl Records {
 
 /// What the records add to a batch.
 impl Batch {
-    pub(crate) fn found(&mut self, trust_domain: &str, authority: &AuthorityRecord) -> &mut Self {
-        self.only_if(Table::Facts, TRUST_DOMAIN, None);
-        self.put(Table::Facts, TRUST_DOMAIN, encode(&trust_domain))
-            .put_authority(authority)
+    pub(crate) fn found(&mut self, trust_domain: &str, authority: &AuthorityRecord) -> Vec<u8> {
+        self.only_if(Table::Facts, TRUST_DOMAIN, None)
+            .put(Table::Facts, TRUST_DOMAIN, encode(&trust_domain))
+            .put_authority(authority, None)
     }
 
-    pub(crate) fn put_authority(&mut self, authority: &AuthorityRecord) -> &mut Self {
-        self.put(Table::Facts, AUTHORITY, encode(authority))
+    /// Replaces the authority where it is still the one that was read, and says what is read from here on.
+    pub(crate) fn put_authority(&mut self, authority: &AuthorityRecord, before: Option<Vec<u8>>) -> Vec<u8> {
+        let value = encode(authority);
+        self.only_if(Table::Facts, AUTHORITY, before)
+            .put(Table::Facts, AUTHORITY, value.clone());
+        value
     }
 
     pub(crate) fn put_revision(&mut self, revision: u64) -> &mut Self {
@@ -174,6 +232,10 @@ impl Batch {
 
     pub(crate) fn put_token(&mut self, id: &str, token: &TokenRecord) -> &mut Self {
         self.put(Table::Tokens, id, encode(token))
+    }
+
+    pub(crate) fn put_entry(&mut self, id: &str, entry: &EntryRecord) -> &mut Self {
+        self.put(Table::Entries, id, encode(entry))
     }
 
     pub(crate) fn put_registration(&mut self, registration: &RegistrationRecord) -> &mut Self {

@@ -74,7 +74,7 @@ fn an_svid_is_what_spiffe_demands() {
 #[test]
 fn signing_certificates_name_the_trust_domain_and_may_only_sign() {
     let chain = chain();
-    for (signer, below) in [(&chain.root, 1), (&chain.intermediate, 0)] {
+    for (signer, below) in [(&chain.root, 2), (&chain.intermediate, 0)] {
         let (_, certificate) = X509Certificate::from_der(signer.certificate()).unwrap();
         assert_eq!(uris(&certificate), ["spiffe://bank.test"]);
         let constraints = certificate.basic_constraints().unwrap().unwrap();
@@ -136,6 +136,42 @@ fn an_intermediate_is_due_a_month_before_it_ends() {
     let chain = chain();
     assert!(!chain.intermediate.is_due(NOW + 59 * DAY));
     assert!(chain.intermediate.is_due(NOW + 61 * DAY));
+}
+
+#[test]
+fn an_intermediate_that_has_not_begun_is_due() {
+    let chain = chain();
+    assert!(!chain.intermediate.is_due(NOW - 59));
+    assert!(chain.intermediate.is_due(NOW - 61), "the clock was set back");
+}
+
+#[test]
+fn a_new_root_is_vouched_for_by_the_one_before() {
+    let chain = chain();
+    let next = Signer::root(&bank(), NOW).unwrap();
+    let crossed = next.crossed(&chain.root, &bank(), NOW).unwrap();
+    let intermediate = next.intermediate(&bank(), NOW).unwrap();
+    let key = proven_key(&csr(&chain.key)).unwrap();
+    let leaf = intermediate.sign(&id("/service/accounts"), &key, NOW, 3600).unwrap();
+    let verify = |root: &Signer, signers: &[CertificateDer<'_>]| {
+        webpki::EndEntityCert::try_from(&leaf.certificate)
+            .unwrap()
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &[webpki::anchor_from_trusted_cert(root.certificate()).unwrap()],
+                signers,
+                rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW)),
+                webpki::KeyUsage::server_auth(),
+                None,
+                None,
+            )
+            .is_ok()
+    };
+    let whole = [intermediate.certificate().clone(), crossed];
+    assert!(verify(&next, &whole) && verify(&chain.root, &whole));
+    assert!(verify(&next, &whole[..1]) && !verify(&chain.root, &whole[..1]));
+    let stranger = Signer::root(&bank(), NOW).unwrap();
+    assert!(!verify(&stranger, &whole));
 }
 
 #[test]
