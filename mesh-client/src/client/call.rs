@@ -228,17 +228,18 @@ impl Shared {
                 (Ok(response), cause, retry_after, kept)
             }
             Some(Err(lost)) => {
+                let Lost { broken, unsent, is_gone } = *lost;
                 // The breaker is the service's, the body the caller's. Of the rest, a stream that is reset says something about one
                 // request; a connection that is gone, about the endpoint.
-                match lost.broken.failure {
+                match broken.failure {
                     Failure::Full | Failure::Body => {}
-                    _ if lost.is_gone => picked.finish(Outcome::Unreachable, services.now()),
+                    _ if is_gone => picked.finish(Outcome::Unreachable, services.now()),
                     _ => picked.finish(Outcome::Failure, services.now()),
                 }
-                tracing::debug!(service = way.service(), endpoint = target.0.address(), error = %lost.broken.source, "an attempt failed");
-                let cause = cause(&lost.broken);
-                let error = Error::at(way.service(), target.0.clone(), lost.broken);
-                (Err(error), cause, None, lost.unsent.or(kept))
+                tracing::debug!(service = way.service(), endpoint = target.0.address(), error = %broken.source, "an attempt failed");
+                let cause = cause(&broken);
+                let error = Error::at(way.service(), target.0.clone(), broken);
+                (Err(error), cause, None, unsent.or(kept))
             }
             None => {
                 picked.finish(Outcome::Failure, services.now());
@@ -333,15 +334,15 @@ struct Lost {
 }
 
 /// Sends a request over one of the pool's connections.
-async fn send(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Incoming>, Entered), Lost> {
+async fn send(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Incoming>, Entered), Box<Lost>> {
     let connection: Arc<Connection> = match pool.connection().await {
         Ok(connection) => connection,
         Err(broken) => {
-            return Err(Lost {
+            return Err(Box::new(Lost {
                 broken,
                 unsent: Some(request),
                 is_gone: true,
-            });
+            }));
         }
     };
     let entered = connection.load.enter();
@@ -352,11 +353,11 @@ async fn send(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Inco
             let unsent = error.take_message();
             let mut broken = Broken::sent(error.into_error(), connection.is_refused());
             broken.untouched |= unsent.is_some();
-            Err(Lost {
+            Err(Box::new(Lost {
                 broken,
                 unsent,
                 is_gone: sender.is_closed(),
-            })
+            }))
         }
     }
 }
