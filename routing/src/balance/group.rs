@@ -150,7 +150,7 @@ impl Group {
     fn eject(&self, state: &State, ejection: Duration, max_ejected: f64, now: Moment) {
         let all = self.members.len();
         let ejected = self.members.iter().filter(|state| !state.health.is_available(now)).count();
-        if ejected + 1 <= at_most(all, max_ejected) {
+        if ejected < at_most(all, max_ejected) {
             state.health.eject(ejection, now);
         }
     }
