@@ -7,7 +7,7 @@ mod support;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body as AxumBody;
 use axum::extract::Request;
@@ -18,8 +18,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use mesh_client::client::{Body, Failure};
 use mesh_client::discovery::Endpoint;
-use mesh_client::{ClientOptions, PeerIdentity};
+use mesh_client::{ClientOptions, Mesh, PeerIdentity};
 use support::control::ControlPlane;
+use support::eventually;
 use support::served::{Served, hello, known, served};
 use tokio::net::TcpListener;
 use tower::Service as _;
@@ -115,6 +116,36 @@ async fn bodies_stream_both_ways() {
         body.bytes().await.unwrap().is_empty(),
         "the end arrives, and nothing after the last part"
     );
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_certificates_that_it_began_under() {
+    let control = ControlPlane::start().await;
+    control.state.life.store(3, Ordering::Relaxed);
+    let echo = |request: Request| async { AxumBody::new(request.into_body()) };
+    let config = control.config("accounts").drain(Duration::from_millis(50));
+    let mesh = Mesh::join(config).await.unwrap();
+    let _accounts = Served::start_as(mesh, "accounts", Router::new().route("/echo", post(echo))).await;
+    served(&control, "accounts", 1).await;
+    let rates = control.join("rates").await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let next = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(Frame::data(next)), receiver))
+    });
+    let request = http::Request::post("http://accounts.mesh/echo").body(StreamBody::new(frames));
+    sender.send("in time".into()).await.unwrap();
+    let mut body = rates.client().request(request.unwrap()).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "in time");
+    let begun = SystemTime::now();
+    eventually("the certificates are over, and the drain would be", || async {
+        begun.elapsed().is_ok_and(|passed| passed > Duration::from_secs(4))
+    })
+    .await;
+    sender.send("later".into()).await.unwrap();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "later");
+    drop(sender);
+    assert!(body.bytes().await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -14,10 +14,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use http::Uri;
 use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::world::{Running, World, free_port, json, local, text};
 use support::{eventually, exchange};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -125,8 +129,9 @@ async fn a_protocol_of_its_own_is_carried_by_mapped_ports_and_by_tunnels() {
     // Nobody is nobody: in words where there are words, and else by a reset, which is no answer.
     let (status, body) = tunnel(egress, "nobody.mesh:1").await.unwrap_err();
     assert_eq!((status, &json(&body)["reason"]), (503, &"no-endpoint".into()));
-    let mut stream = TcpStream::connect(nobody).await.unwrap();
-    let error = stream.read_u8().await.unwrap_err();
+    // It may come before the connecting end has seen that it is connected.
+    let answer = async { TcpStream::connect(nobody).await?.read_u8().await };
+    let error = answer.await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 
     // The policy asks who, and for no method and no path.
@@ -343,7 +348,9 @@ async fn serve_chat(port: u16) {
                     let peers: Vec<_> = peers.map(|peer| peer.to_str().unwrap()).collect();
                     let host = opening.headers()["host"].to_str().unwrap();
                     greeting = format!("{} {host} {}", opening.uri(), peers.join(" & "));
-                    opened.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
+                    if let Some(asked) = opening.headers().get("sec-websocket-protocol") {
+                        opened.headers_mut().insert("sec-websocket-protocol", asked.clone());
+                    }
                     Ok(opened)
                 };
                 let Ok(mut socket) = accept_hdr_async(stream, look).await else {
@@ -404,20 +411,135 @@ async fn websockets_cross_the_mesh_from_program_to_program() {
         assert!(rest.iter().all(Result::is_ok), "{rest:?}");
     }
 
-    // A program that will not open one is heard; and nobody takes its answer for an open WebSocket.
-    let answer = match client_async("ws://chat.mesh/closed", TcpStream::connect(egress).await.unwrap()).await {
-        Err(tungstenite::Error::Http(answer)) => answer,
-        other => panic!("{:?}", other.map(drop)),
+    // The policy judges one as the GET that opens it.
+    let policy = world.path("mesh.toml");
+    let text = "[services.chat]\npolicy = { default = \"deny\" }\n[[rules]]\nname = \"room\"\naction = \"allow\"\nto = [\"chat\"]\n\
+                methods = [\"GET\"]\npaths = [\"/room\", \"/closed\"]\n";
+    std::fs::write(&policy, text).unwrap();
+    world.ask(&["apply", policy.to_str().unwrap(), "--control", &control]);
+    let opened = async |path: &str| {
+        let stream = TcpStream::connect(egress).await.unwrap();
+        match client_async(format!("ws://chat.mesh{path}"), stream).await {
+            Ok(_) => 101,
+            Err(tungstenite::Error::Http(answer)) => answer.status().as_u16(),
+            Err(error) => panic!("{error}"),
+        }
     };
-    assert_eq!(answer.status(), 404);
+    eventually(async || opened("/attic").await == 403).await;
+    assert_eq!(opened("/room").await, 101);
+
+    // A program that will not open one is heard; and nobody takes its answer for an open WebSocket.
+    assert_eq!(opened("/closed").await, 404);
     let (rates, _) = world.wrap(&control, "rates");
     egress_of(&rates);
     world.registered(&control, &["rates"]).await;
-    eventually(async || {
-        let plain = client_async("ws://rates.mesh/", TcpStream::connect(egress).await.unwrap()).await;
-        matches!(plain, Err(tungstenite::Error::Http(answer)) if answer.status() == 502)
-    })
-    .await;
+    let stream = TcpStream::connect(egress).await.unwrap();
+    let plain = client_async("ws://rates.mesh/", stream).await;
+    assert!(matches!(plain, Err(tungstenite::Error::Http(answer)) if answer.status() == 502));
+}
+
+/// A program that speaks nothing but HTTP/2: it tells what it sees, and opens WebSockets by extended CONNECT (RFC 8441).
+async fn serve_page(port: u16) {
+    let listener = TcpListener::bind(local(port)).await.unwrap();
+    let page = |mut request: http::Request<Incoming>| async move {
+        if request.extensions().get::<hyper::ext::Protocol>().is_some() {
+            let opened = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let (mut from, mut to) = tokio::io::split(TokioIo::new(opened.await.unwrap()));
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+                let _ = to.shutdown().await;
+            });
+            return Ok::<_, Infallible>(http::Response::new(Full::default()));
+        }
+        let peer = request.headers()["x-forwarded-client-cert"].to_str().unwrap();
+        let seen = format!("{} {:?} {peer}", request.uri(), request.version());
+        Ok(http::Response::new(Full::new(Bytes::from(seen))))
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            http2.enable_connect_protocol();
+            tokio::spawn(http2.serve_connection(TokioIo::new(stream), service_fn(page)));
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_program_of_http_2_is_spoken_to_in_http_2() {
+    let world = World::new();
+    let (_serve, control, _) = world.serve("127.0.0.1:0");
+    let port = free_port();
+    let page = world.stand_in(&control, "page", &["--port", &port.to_string(), "--protocol", "http2"]);
+    egress_of(&page);
+    serve_page(port).await;
+    let shop = world.stand_in(&control, "shop", &[]);
+    let egress = egress_of(&shop);
+    world.registered(&control, &["page"]).await;
+
+    // From HTTP/1.1, and from HTTP/2.
+    let request = "GET http://page.mesh/a?b HTTP/1.1\r\nhost: page.mesh\r\nconnection: close\r\n\r\n";
+    let (status, _, seen) = exchange(egress, request).await;
+    assert_eq!(status, 200, "{seen}");
+    assert!(
+        seen.starts_with("http://page.mesh/a?b HTTP/2.0 ") && seen.contains("service/shop"),
+        "{seen}"
+    );
+    let stream = TokioIo::new(TcpStream::connect(egress).await.unwrap());
+    let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://page.mesh/c")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let answer = client.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let seen = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(seen.starts_with(b"http://page.mesh/c HTTP/2.0 "), "{}", text(&seen));
+
+    // A WebSocket as HTTP/2 opens it, all the way.
+    let mut request = http::Request::connect("http://page.mesh/socket");
+    let protocol = hyper::ext::Protocol::from_static("websocket");
+    request.extensions_mut().unwrap().insert(protocol);
+    let opened = client.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(opened.status(), 200);
+    let mut socket = TokioIo::new(hyper::upgrade::on(opened).await.unwrap());
+    socket.write_all(b"frames").await.unwrap();
+    socket.shutdown().await.unwrap();
+    let mut back = String::new();
+    socket.read_to_string(&mut back).await.unwrap();
+    assert_eq!(back, "frames");
+    // And as HTTP/1.1 does.
+    let stream = TcpStream::connect(egress).await.unwrap();
+    assert!(client_async("ws://page.mesh/socket", stream).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_ways_out_hold_as_many_connections_as_they_may() {
+    let world = World::new();
+    let (_serve, control, _) = world.serve("127.0.0.1:0");
+    let (rates, _) = world.wrap(&control, "rates");
+    egress_of(&rates);
+    world.registered(&control, &["rates"]).await;
+    let shop = world.stand_in(&control, "shop", &["--max-connections", "1"]);
+    let egress = egress_of(&shop);
+    let request = "GET http://rates.mesh/ HTTP/1.1\r\nhost: rates.mesh\r\nconnection: close\r\n\r\n";
+    let mut first = tunnel(egress, "rates.mesh:80").await.unwrap();
+    let mut waiting = tokio::spawn(exchange(egress, request));
+    // The one that is open is served, and the other is not: as often as one likes to look.
+    for _ in 0..20 {
+        first
+            .write_all(b"GET /stay HTTP/1.1\r\nhost: rates.mesh\r\n\r\n")
+            .await
+            .unwrap();
+        let mut seen = Vec::new();
+        while !text(&seen).contains("/stay") {
+            assert_ne!(first.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        assert!(!waiting.is_finished());
+    }
+    drop(first);
+    assert_eq!((&mut waiting).await.unwrap().0, 200);
 }
 
 #[tokio::test]

@@ -21,8 +21,9 @@ use crate::tls::{self, ClientTls, Credentials, Protocol, TlsError};
 
 /// Endpoints that one connection is tried at.
 const ATTEMPTS: usize = 3;
-/// How long connecting and the handshake may take together.
-const CONNECT: Duration = Duration::from_secs(1);
+/// How long connecting and the handshake may take together. Longer than for requests: a program that waits for a database does so for
+/// long, and tells a failure from a reset alone.
+const CONNECT: Duration = Duration::from_secs(3);
 /// How long the other end may take to reach its program.
 const VERDICT: Duration = Duration::from_secs(10);
 /// How long a service of which nothing is known yet is waited for.

@@ -301,9 +301,17 @@ impl Connection {
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = stopping.started() => None,
-            // What the certificate proved is over; the peer connects anew with the one that followed.
-            () = expiry => None,
             () = self.revoked(proven.as_ref()) => return,
+            () = expiry => {
+                // What the certificate proved is over: the peer connects anew with the one that followed. What it began in time may
+                // finish, however long that takes: a stream that lasts would break once an hour.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => Some(ended),
+                    () = stopping.started() => None,
+                    () = self.revoked(proven.as_ref()) => return,
+                }
+            }
         };
         let ended = match ended {
             Some(ended) => ended,

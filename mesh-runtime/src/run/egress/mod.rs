@@ -20,7 +20,7 @@ use mesh_client::discovery::Source;
 use mesh_client::tls::Protocol;
 use mesh_client::{Client, Mesh};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 pub(crate) use mapping::Mapping;
@@ -49,8 +49,11 @@ struct Ways {
     outside: Vec<Allowed>,
     outside_client: proxy::OutsideClient,
     idle: Duration,
-    slots: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
+
+/// A connection's place among those that there may be, held by whatever goes on in it.
+type Place = Arc<OwnedSemaphorePermit>;
 
 /// What the egress may do.
 pub(super) struct Permits {
@@ -94,11 +97,11 @@ impl Egress {
             outside: permits.outside,
             outside_client: proxy::outside_client(),
             idle: permits.idle,
-            slots: Arc::new(Semaphore::new(permits.connections.min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(permits.connections.min(Semaphore::MAX_PERMITS))),
         });
-        tokio::spawn(Arc::clone(&ways).accept(self.proxy, |ways, stream| ways.proxy(stream)));
+        tokio::spawn(Arc::clone(&ways).accept(self.proxy, Ways::proxy));
         for (Mapping { service, .. }, listener) in self.mapped {
-            let lead = move |ways: Arc<Ways>, stream| ways.lead(service.clone(), stream);
+            let lead = move |ways: Arc<Ways>, stream, place| ways.lead(service.clone(), stream, place);
             tokio::spawn(Arc::clone(&ways).accept(listener, lead));
         }
     }
@@ -106,24 +109,21 @@ impl Egress {
 
 impl Ways {
     /// Gives each connection to `serve`, for as long as it is polled.
-    async fn accept<F>(self: Arc<Self>, listener: TcpListener, serve: impl Fn(Arc<Self>, TcpStream) -> F)
+    async fn accept<F>(self: Arc<Self>, listener: TcpListener, serve: impl Fn(Arc<Self>, TcpStream, Place) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         loop {
-            let slot = Arc::clone(&self.slots)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((stream, _)) => {
                     // A failure here costs latency, not correctness.
                     let _ = stream.set_nodelay(true);
-                    let serving = serve(Arc::clone(&self), stream);
-                    tokio::spawn(async move {
-                        serving.await;
-                        drop(slot);
-                    });
+                    // Waited for with one connection in hand, so that no listener keeps a place for nobody.
+                    let place = Arc::clone(&self.places)
+                        .acquire_owned()
+                        .await
+                        .expect("the semaphore is never closed");
+                    tokio::spawn(serve(Arc::clone(&self), stream, Arc::new(place)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection to the egress could not be accepted");
@@ -134,15 +134,19 @@ impl Ways {
     }
 
     /// A connection to the proxy.
-    async fn proxy(self: Arc<Self>, stream: TcpStream) {
-        // Who says nothing keeps no place.
+    async fn proxy(self: Arc<Self>, stream: TcpStream, place: Place) {
+        self.http_in_time(stream, Scope::Anywhere, place).await;
+    }
+
+    /// Serves HTTP where something is said at all: who says nothing keeps no place.
+    async fn http_in_time(self: Arc<Self>, stream: TcpStream, scope: Scope, place: Place) {
         if timeout(HEADER_TIMEOUT, stream.readable()).await.is_ok() {
-            self.http(stream, Scope::Anywhere).await;
+            self.http(stream, scope, place).await;
         }
     }
 
     /// A connection to a mapped port.
-    async fn lead(self: Arc<Self>, service: ServiceName, stream: TcpStream) {
+    async fn lead(self: Arc<Self>, service: ServiceName, stream: TcpStream, place: Place) {
         match self.declared(&service).await {
             Some(Protocol::Tcp) => {
                 let spliced = match self.mesh.connect(service.as_str()).await {
@@ -156,7 +160,7 @@ impl Ways {
                     tracing::debug!(%service, %error, "a connection broke");
                 }
             }
-            Some(Protocol::Http2) => self.http(stream, Scope::Service(service)).await,
+            Some(Protocol::Http2) => self.http_in_time(stream, Scope::Service(service), place).await,
             None => {
                 tracing::warn!(%service, "a connection to a mapped port leads nowhere: no endpoint is known");
                 reset(&stream);

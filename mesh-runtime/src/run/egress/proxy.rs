@@ -25,7 +25,7 @@ use routing::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::target::{Scope, Target, aim};
-use super::{HEADER_TIMEOUT, Ways};
+use super::{HEADER_TIMEOUT, Place, Ways};
 use crate::run::answer::{Caller, Refused, refused_by_mesh};
 use crate::run::fields::strip_hop_by_hop;
 use crate::run::splice::splice;
@@ -51,13 +51,13 @@ pub(super) fn outside_client() -> OutsideClient {
 
 impl Ways {
     /// Serves HTTP on a connection, to its end.
-    pub(super) fn http<S>(self: Arc<Self>, stream: S, scope: Scope) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    pub(super) fn http<S>(self: Arc<Self>, stream: S, scope: Scope, place: Place) -> Pin<Box<dyn Future<Output = ()> + Send>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(move |request| {
-            let (ways, scope) = (Arc::clone(&self), scope.clone());
-            async move { Ok::<_, Infallible>(ways.answer(request, scope).await) }
+            let (ways, scope, place) = (Arc::clone(&self), scope.clone(), Arc::clone(&place));
+            async move { Ok::<_, Infallible>(ways.answer(request, scope, place).await) }
         });
         Box::pin(async move {
             let mut server = auto::Builder::new(TokioExecutor::new());
@@ -77,14 +77,14 @@ impl Ways {
         })
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, scope: Scope) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, scope: Scope, place: Place) -> Response<Body> {
         let caller = Caller::of(request.headers());
         let opening = Opening::of(&request);
         let is_tunnel = request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
         let answered = match (opening, scope) {
-            (Some(Ok(opening)), scope) => self.websocket(request, &scope, opening).await,
+            (Some(Ok(opening)), scope) => self.websocket(request, &scope, opening, place).await,
             (Some(Err(why)), _) => Err((Reason::MalformedRequest, why.to_owned())),
-            (None, Scope::Anywhere) if is_tunnel => self.tunnel(request).await.map(|()| {
+            (None, Scope::Anywhere) if is_tunnel => self.tunnel(request, place).await.map(|()| {
                 let none = Full::default();
                 Response::new(Either::Right(none))
             }),
@@ -134,6 +134,7 @@ impl Ways {
         mut request: Request<Incoming>,
         scope: &Scope,
         opening: Opening,
+        place: Place,
     ) -> Result<Response<Body>, Refused> {
         let ours = hyper::upgrade::on(&mut request);
         if aim(&mut request, scope, &self.outside)? == Target::Outside {
@@ -155,8 +156,8 @@ impl Ways {
                 Ok((ours, theirs)) => splice(TokioIo::new(ours), TokioIo::new(theirs), idle).await,
                 Err(error) => Err(io::Error::other(error)),
             };
-            // Until here the balancer counts it as under way.
-            drop(under_way);
+            // Until here the balancer counts it as under way, and the egress as a connection.
+            drop((under_way, place));
             if let Err(error) = spliced {
                 tracing::debug!(%error, "a WebSocket broke");
             }

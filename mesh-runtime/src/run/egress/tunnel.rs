@@ -19,8 +19,8 @@ use routing::Reason;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Ways;
 use super::target::{Scope, Target, destination};
+use super::{Place, Ways};
 use crate::run::answer::{Refused, refused_by_mesh};
 use crate::run::splice::splice;
 
@@ -31,23 +31,29 @@ const HTTPS: u16 = 443;
 
 impl Ways {
     /// Opens a tunnel; the answer is that it stands. What it carries is carried by a task of its own.
-    pub(super) async fn tunnel(self: Arc<Self>, mut request: Request<Incoming>) -> Result<(), Refused> {
+    pub(super) async fn tunnel(self: Arc<Self>, mut request: Request<Incoming>, place: Place) -> Result<(), Refused> {
         let authority = request.uri().authority().cloned();
         let (authority, port) = authority
             .and_then(|authority| Some((authority.clone(), authority.port_u16()?)))
             .ok_or((Reason::MalformedRequest, "CONNECT names HOST:PORT".to_owned()))?;
         let coming = hyper::upgrade::on(&mut request);
         match destination(&authority, port, &self.outside)? {
-            Target::Service(service) => self.into_mesh(service, port, coming).await,
+            Target::Service(service) => self.into_mesh(service, port, coming, place).await,
             Target::Outside => {
                 let outside = connect(&authority, port).await?;
-                carry(coming, outside, self.idle);
+                carry(coming, outside, self.idle, place);
                 Ok(())
             }
         }
     }
 
-    async fn into_mesh(self: Arc<Self>, service: ServiceName, port: u16, coming: OnUpgrade) -> Result<(), Refused> {
+    async fn into_mesh(
+        self: Arc<Self>,
+        service: ServiceName,
+        port: u16,
+        coming: OnUpgrade,
+        place: Place,
+    ) -> Result<(), Refused> {
         match self.declared(&service).await {
             None => Err((Reason::NoEndpoint, format!("{service}: no endpoint is known"))),
             Some(Protocol::Tcp) => {
@@ -56,7 +62,7 @@ impl Ways {
                     .connect(service.as_str())
                     .await
                     .map_err(|error| refused_by_mesh(&error))?;
-                carry(coming, stream, self.idle);
+                carry(coming, stream, self.idle, place);
                 Ok(())
             }
             Some(Protocol::Http2) if port == HTTPS => {
@@ -66,7 +72,7 @@ impl Ways {
             Some(Protocol::Http2) => {
                 tokio::spawn(async move {
                     match coming.await {
-                        Ok(stream) => self.http(TokioIo::new(stream), Scope::Service(service)).await,
+                        Ok(stream) => self.http(TokioIo::new(stream), Scope::Service(service), place).await,
                         Err(error) => tracing::debug!(%error, "a tunnel was not used"),
                     }
                 });
@@ -76,7 +82,7 @@ impl Ways {
     }
 }
 
-fn carry<S>(coming: OnUpgrade, there: S, idle: Duration)
+fn carry<S>(coming: OnUpgrade, there: S, idle: Duration, place: Place)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -88,6 +94,7 @@ where
         if let Err(error) = spliced {
             tracing::debug!(%error, "a tunnel broke");
         }
+        drop(place);
     });
 }
 
