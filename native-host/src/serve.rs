@@ -1,7 +1,6 @@
 //! Starting a gateway and stopping it: bind first, then run.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
@@ -27,7 +26,7 @@ use crate::limit::Quotas;
 use crate::listener::{self, tls};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::reload::{Next, Reloader};
+use crate::reload::{Files, Next, Reloader};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::upstream::{Shared, Upstreams, join};
 use crate::worker::Worker;
@@ -118,8 +117,17 @@ impl Drop for Running {
 /// Where the config is invalid (the error's text is what `check` prints), the component cannot be run, the mesh cannot be
 /// joined, or an address cannot be listened on.
 pub fn serve(options: Options) -> anyhow::Result<Running> {
-    let mut files = BTreeSet::new();
-    let snapshot = Arc::new(Snapshot::load_noting(&options.config, &mut files)?);
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .context("cannot start the background runtime")?;
+    let mut files = {
+        let _within = background.enter();
+        Files::of(options.config.clone())
+    };
+    let snapshot = Arc::new(files.load()?);
     if let Some(warnings) = snapshot.warnings() {
         tracing::warn!("{warnings}");
     }
@@ -133,12 +141,6 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
     let address = listeners[0].local_addr()?;
     let admin = admin_listener.local_addr()?;
 
-    let background = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("background")
-        .enable_all()
-        .build()
-        .context("cannot start the background runtime")?;
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new(workers));
     let mesh = match &settings.mesh {
@@ -163,7 +165,7 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
 
     let snapshots = Arc::new(Snapshots::new(Arc::clone(&snapshot)));
     let has_tls = tls.is_some();
-    let reloader = Reloader::new(options.config, files, Arc::clone(&snapshots), source, shared, tls, cores);
+    let reloader = Reloader::new(files, Arc::clone(&snapshots), source, shared, tls, cores);
     let (ask, asked) = tokio::sync::mpsc::channel(1);
     let reloading = Reloading {
         ask,

@@ -1,7 +1,7 @@
 //! The config, compiled, with everything that it was compiled from: a guest is handed the very same bytes.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +25,12 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// There is nothing in the config file.
+    #[error("the config {} is empty; a gateway serves [[routes]]", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// The config has mistakes; the text has all of them, each with its place and its mend.
     #[error("{0}")]
     Invalid(String),
@@ -46,25 +52,28 @@ impl Snapshot {
     ///
     /// Where the file cannot be read, or has mistakes.
     pub(crate) fn load(path: &Path) -> Result<Self, LoadError> {
-        Self::load_noting(path, &mut BTreeSet::new())
+        Self::load_noting(path, &mut |_| {})
     }
 
-    /// The same, and notes every file that it reads or would have read, so that somebody can watch them.
+    /// The same, and notes every file before it reads it or would read it, so that somebody can watch them.
     ///
     /// # Errors
     ///
     /// The same.
-    pub(crate) fn load_noting(path: &Path, noted: &mut BTreeSet<PathBuf>) -> Result<Self, LoadError> {
-        noted.insert(path.to_owned());
+    pub(crate) fn load_noting(path: &Path, note: &mut dyn FnMut(&Path)) -> Result<Self, LoadError> {
+        note(path);
         let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
             path: path.to_owned(),
             source,
         })?;
+        if text.trim().is_empty() {
+            return Err(LoadError::Empty { path: path.to_owned() });
+        }
         let beside = path.parent().unwrap_or(Path::new(""));
-        let noted = RefCell::new(noted);
+        let note = RefCell::new(note);
         let read = |named: &str| {
             let place = beside.join(named);
-            noted.borrow_mut().insert(place.clone());
+            (*note.borrow_mut())(&place);
             std::fs::read(&place).map_err(|error| format!("cannot read {}: {error}", place.display()))
         };
         let mut files = BTreeMap::new();

@@ -3,12 +3,11 @@
 //! A request in flight ends with what it began with. What belongs to an upstream and not to a config comes along: connections,
 //! breakers, the health of endpoints. What cannot change under a listener's feet is said and waits for a restart.
 
+mod files;
 mod watch;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gateway::{Gateway, Settings};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +16,11 @@ use crate::engine::{Decider, Source};
 use crate::listener::tls;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::upstream::Shared;
-use watch::Watch;
+pub(crate) use files::Files;
+use files::Found;
+
+/// How long a file may be half written before the config that it belongs to is refused. Its writer's end is noticed all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a core is given to serve with from here on.
 #[derive(Debug)]
@@ -32,9 +35,7 @@ pub(crate) struct Next {
 /// Tells the cores of changes.
 #[derive(Debug)]
 pub(crate) struct Reloader {
-    config: PathBuf,
-    /// The files that the config was read from, wherever they are.
-    files: BTreeSet<PathBuf>,
+    files: Files,
     /// What the process started with, and keeps of it until it ends.
     started: Settings,
     snapshots: Arc<Snapshots>,
@@ -55,10 +56,9 @@ enum Outcome {
 }
 
 impl Reloader {
-    /// Tells `cores` of changes to what `snapshots` holds, which was read from `config` and `files`.
+    /// Tells `cores` of changes to what `snapshots` holds, which was read from `files`.
     pub(crate) fn new(
-        config: PathBuf,
-        files: BTreeSet<PathBuf>,
+        files: Files,
         snapshots: Arc<Snapshots>,
         source: Source,
         shared: Arc<Shared>,
@@ -67,7 +67,6 @@ impl Reloader {
     ) -> Self {
         let started = snapshots.current().gateway().settings().clone();
         Self {
-            config,
             files,
             started,
             snapshots,
@@ -80,53 +79,59 @@ impl Reloader {
 
     /// Looks at the config whenever it is asked to and whenever one of its files changes, until nobody can ask any more.
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<()>) {
-        let mut watch = Watch::new()
-            .inspect_err(|error| tracing::warn!(%error, "changes of the config are not noticed: send SIGHUP instead"))
-            .ok();
-        // Something may have changed between reading the files and watching them.
-        let mut again = self.look_at(&mut watch);
         loop {
-            let on_request = if again {
-                false
-            } else {
+            let mut on_request = tokio::select! {
+                asked = asked.recv() => match asked {
+                    Some(()) => true,
+                    None => return,
+                },
+                () = self.files.changed() => false,
+            };
+            let patience = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                let patient = tokio::time::Instant::now() < patience;
+                let attempt = tokio::task::spawn_blocking(move || {
+                    let is_over = self.attempt(on_request, patient);
+                    (self, is_over)
+                });
+                let is_over;
+                (self, is_over) = match attempt.await {
+                    Ok(attempted) => attempted,
+                    Err(error) => {
+                        tracing::error!(%error, "reloading the config failed, changes take a restart");
+                        return;
+                    }
+                };
+                if is_over {
+                    break;
+                }
                 tokio::select! {
                     asked = asked.recv() => match asked {
-                        Some(()) => true,
+                        Some(()) => on_request = true,
                         None => return,
                     },
-                    changed = changed(&mut watch) => {
-                        if let Err(error) = changed {
-                            tracing::warn!(%error, "changes of the config are no longer noticed: send SIGHUP instead");
-                            watch = None;
-                        }
-                        false
-                    }
+                    () = self.files.changed() => {}
+                    () = tokio::time::sleep_until(patience) => {}
                 }
-            };
-            let attempt = tokio::task::spawn_blocking(move || {
-                self.attempt(on_request);
-                self
-            });
-            self = match attempt.await {
-                Ok(reloader) => reloader,
-                Err(error) => {
-                    tracing::error!(%error, "reloading the config failed, changes take a restart");
-                    return;
-                }
-            };
-            again = self.look_at(&mut watch);
+            }
         }
     }
 
-    fn look_at(&self, watch: &mut Option<Watch>) -> bool {
-        let files = self.files.iter().map(PathBuf::as_path);
-        watch.as_mut().is_some_and(|watch| watch.look_at(files))
+    /// Brings what is on disk into force, or tells why not; false where it is worth waiting for the rest of it.
+    fn attempt(&mut self, on_request: bool, patient: bool) -> bool {
+        let began = Instant::now();
+        let outcome = match self.files.find(patient) {
+            Found::Config(snapshot) => self.apply(Arc::new(*snapshot)),
+            Found::Unfinished(_) if patient => return false,
+            Found::Unfinished(why) => Outcome::Refused(why),
+            Found::Unfit(error) => Outcome::Refused(error.to_string()),
+        };
+        self.tell(outcome, began, on_request);
+        true
     }
 
-    fn attempt(&mut self, on_request: bool) {
-        let began = Instant::now();
-        let outcome = self.apply();
-        let config = self.config.display();
+    fn tell(&self, outcome: Outcome, began: Instant, on_request: bool) {
+        let config = self.files.config().display();
         match outcome {
             Outcome::Unchanged => {
                 self.snapshots.unchanged();
@@ -151,18 +156,7 @@ impl Reloader {
         }
     }
 
-    fn apply(&mut self) -> Outcome {
-        let mut files = BTreeSet::new();
-        let loaded = Snapshot::load_noting(&self.config, &mut files);
-        let snapshot = match loaded {
-            Ok(snapshot) => Arc::new(snapshot),
-            Err(error) => {
-                // What the config names could not be told to the end, so what was watched before stays so.
-                self.files.extend(files);
-                return Outcome::Refused(error.to_string());
-            }
-        };
-        self.files = files;
+    fn apply(&mut self, snapshot: Arc<Snapshot>) -> Outcome {
         if snapshot.same(&self.snapshots.current()) {
             return Outcome::Unchanged;
         }
@@ -226,12 +220,5 @@ impl Reloader {
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
-    }
-}
-
-async fn changed(watch: &mut Option<Watch>) -> std::io::Result<()> {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
     }
 }

@@ -131,6 +131,57 @@ fn a_config_that_does_not_compile_leaves_the_one_before_serving_and_shows() {
     eventually_measures(&gateway, "heddle_config_refused", "0");
 }
 
+/// Until the refusal shows, and what it says.
+fn refusal(gateway: &Gateway, meanwhile: impl Fn()) -> String {
+    eventually("the refusal", || {
+        meanwhile();
+        let ready = gateway.admin("/ready");
+        ready.text().contains("refused").then(|| ready.text().to_owned())
+    })
+}
+
+#[test]
+fn a_config_that_is_cut_off_to_be_written_anew_is_not_taken_for_a_whole_one() {
+    use std::io::Write as _;
+    let gateway = gateway(&says("good"));
+    let mut writer = std::fs::File::create(gateway.folder().join("gateway.toml")).unwrap();
+    gateway.reload();
+    let why = refusal(&gateway, || assert_eq!(said_by(&gateway), "good"));
+    assert!(why.contains("gateway.toml is being written and not closed yet"), "{why}");
+    writer.write_all(says("new").as_bytes()).unwrap();
+    drop(writer);
+    eventually_says(&gateway, "new");
+    eventually_measures(&gateway, APPLIED, "1");
+    assert_eq!(gateway.admin("/ready").text(), "ready\n");
+}
+
+#[test]
+fn a_config_that_is_half_written_is_not_read_because_another_file_changed() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), "{}").unwrap();
+    let whole = format!(
+        "{}[[routes]]\nmatch = {{ path = \"/post\", methods = [\"POST\"] }}\nvalidate = {{ body = \"a.json\" }}\nrespond = {{ status = 204 }}\n",
+        says("good")
+    );
+    let gateway = gateway_in(folder, &whole, EngineKind::Native, |_| {});
+    let mut writer = std::fs::File::create(gateway.folder().join("gateway.toml")).unwrap();
+    writer.write_all(says("half").as_bytes()).unwrap();
+    std::fs::write(gateway.folder().join("a.json"), "true").unwrap();
+    let why = refusal(&gateway, || assert_eq!(said_by(&gateway), "good"));
+    assert!(why.contains("gateway.toml is being written and not closed yet"), "{why}");
+    drop(writer);
+    eventually_says(&gateway, "half");
+}
+
+#[test]
+fn an_empty_config_is_refused() {
+    let gateway = gateway(&says("good"));
+    write(&gateway, "");
+    let why = refusal(&gateway, || assert_eq!(said_by(&gateway), "good"));
+    assert!(why.contains("gateway.toml is empty"), "{why}");
+}
+
 #[test]
 fn a_file_that_the_config_names_is_watched_and_a_bad_one_names_its_route() {
     let folder = tempfile::tempdir().unwrap();
