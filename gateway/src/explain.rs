@@ -154,7 +154,10 @@ pub fn explain(gateway: &Arc<Gateway>, question: &Question<'_>) -> Explanation {
             Step::Fetch(fetch) => Event::Keys(fetched(gateway, question, fetch, &mut auth)),
             // Nobody else is there.
             Step::Enter { .. } => Event::Entered(true),
-            Step::Take(takes) => Event::Taken(Limiter::new(takes.len(), 0).take_all(&takes, now.moment)),
+            Step::Take(takes) => {
+                let whole = Limiter::new(takes.len(), 0);
+                Event::Taken(whole.take_all(&takes, now.moment).into_iter().map(Some).collect())
+            }
             Step::Read { limit } => {
                 body_read = true;
                 Event::Body(body(question, limit))
@@ -283,7 +286,7 @@ fn body(question: &Question<'_>, limit: u64) -> BodyRead {
 fn explained(gateway: &Gateway, question: &Question<'_>, attempt: &Attempt) -> ExplainedAttempt {
     let head = &question.arrival.head;
     let (response_edits, judged) = match &attempt.answer {
-        Answer::Forward { edits, judge } => (edits.as_slice(), judge.clone()),
+        Answer::Forward { edits, judge, .. } => (edits.as_slice(), judge.clone()),
         Answer::Read { .. } | Answer::Discard => (&[][..], Vec::new()),
     };
     let is_copy = attempt.answer == Answer::Discard;

@@ -42,7 +42,8 @@ mod memory;
 mod validate;
 
 pub use config::{
-    CONFIG_SCHEMA, CertificateFiles, Diagnostics, Gateway, Key, Listed, MeshSettings, Policy, Route, Secret, Settings, Source,
+    CONFIG_SCHEMA, CertificateFiles, Diagnostics, Gateway, Key, Listed, MeshSettings, Policy, QuotaStore, Route, Secret,
+    Settings, Source, WhenDown,
 };
 pub use exchange::Exchange;
 pub use explain::{Explanation, Question, explain};

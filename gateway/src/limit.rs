@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use routing::config::show_duration;
 use routing::filter::{Reference, Resolve};
-use routing::policy::{LimitKey, Rate, Take, Taken};
+use routing::policy::{Kept, LimitKey, Rate, Take, Taken};
 use sha2::{Digest as _, Sha256};
 
 /// The limits of a route, all of which a request is taken from.
@@ -42,6 +42,8 @@ pub(crate) struct Limit {
     pub(crate) by: Option<Reference>,
     /// Tells its quotas from those of every other limit, in this gateway and in others that share a store.
     pub(crate) id: [u8; 32],
+    /// Where its quotas are kept.
+    pub(crate) kept: Kept,
 }
 
 impl Concurrency {
@@ -64,17 +66,24 @@ impl Limits {
         let take = |limit: &Limit| Take {
             key: limit.key(values),
             rate: limit.rate,
+            kept: limit.kept,
         };
         self.list.iter().map(take).collect()
     }
 
-    /// The value of `RateLimit`: what is left of each quota.
-    pub(crate) fn state(&self, taken: &[Taken]) -> Option<HeaderValue> {
-        let item = |(limit, taken): (&Limit, &Taken)| {
-            format!("\"{}\";r={};t={}", limit.name, taken.remaining, whole_seconds(taken.reset))
+    /// The value of `RateLimit`: what is left of each quota, where that is known.
+    pub(crate) fn state(&self, taken: &[Option<Taken>]) -> Option<HeaderValue> {
+        let item = |(limit, taken): (&Limit, &Option<Taken>)| {
+            let taken = taken.as_ref()?;
+            Some(format!(
+                "\"{}\";r={};t={}",
+                limit.name,
+                taken.remaining,
+                whole_seconds(taken.reset)
+            ))
         };
-        let items: Vec<String> = self.list.iter().zip(taken).map(item).collect();
-        HeaderValue::from_str(&items.join(", ")).ok()
+        let items: Vec<String> = self.list.iter().zip(taken).filter_map(item).collect();
+        HeaderValue::from_str(&items.join(", ")).ok().filter(|_| !items.is_empty())
     }
 }
 
@@ -83,7 +92,8 @@ impl Limit {
     pub(crate) fn id(gateway: &str, route: &str, made_of: [&str; 2]) -> [u8; 32] {
         let mut id = Sha256::new_with_prefix("heddle rate limit 1");
         for part in [gateway, route].into_iter().chain(made_of) {
-            id.update(part.len().to_le_bytes());
+            // The same number of bytes for every engine: a guest's lengths have 32 bits.
+            id.update((part.len() as u64).to_le_bytes());
             id.update(part);
         }
         id.finalize().into()
@@ -121,7 +131,8 @@ impl Limit {
             None => String::new(),
         };
         let (limit, window) = (self.limit, show_duration(self.window));
-        format!("`{}`: {limit} per {window}{by}", self.name)
+        let shared = if self.kept == Kept::Here { "" } else { ", shared" };
+        format!("`{}`: {limit} per {window}{by}{shared}", self.name)
     }
 }
 
@@ -157,6 +168,7 @@ mod tests {
             rate: Rate::new(100, window, 100).unwrap(),
             by,
             id: Limit::id("bank", "account", [name, ""]),
+            kept: Kept::Here,
         }
     }
 
@@ -190,12 +202,16 @@ mod tests {
     fn fields_are_lists_of_items_with_parameters() {
         let limits = Limits::new(vec![limit("a", None), limit("b", None)]).unwrap();
         assert_eq!(limits.policy, "\"a\";q=100;w=60, \"b\";q=100;w=60");
-        let taken = |remaining, millis| Taken {
-            refused: None,
-            remaining,
-            reset: Duration::from_millis(millis),
+        let taken = |remaining, millis| {
+            Some(Taken {
+                refused: None,
+                remaining,
+                reset: Duration::from_millis(millis),
+            })
         };
         let state = limits.state(&[taken(99, 600), taken(0, 60_000)]).unwrap();
         assert_eq!(state, "\"a\";r=99;t=1, \"b\";r=0;t=60");
+        assert_eq!(limits.state(&[None, taken(0, 60_000)]).unwrap(), "\"b\";r=0;t=60");
+        assert_eq!(limits.state(&[None, None]), None);
     }
 }

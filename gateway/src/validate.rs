@@ -1,8 +1,10 @@
 //! What a request's body has to be: its media type, its size, its JSON and the JSON's schema (2020-12).
 
+mod answer;
 mod load;
 mod openapi;
 
+pub(crate) use answer::AnswerRules;
 pub(crate) use load::load_schema;
 pub(crate) use openapi::{Chosen, Description, Head, HeadRefusal, load_description};
 
@@ -75,14 +77,6 @@ impl BodyRules {
             .any(|accepted| accepted.eq_ignore_ascii_case(essence))
     }
 
-    /// Whether the body is longer than accepted by its own word, so that it need not be read.
-    pub(crate) fn says_too_long(&self, fields: &dyn Fields) -> bool {
-        fields
-            .text("content-length")
-            .and_then(|length| length.parse::<u64>().ok())
-            .is_some_and(|length| length > self.max_body)
-    }
-
     /// Judges a body as a whole.
     pub(crate) fn judge(&self, body: &[u8]) -> Result<(), BodyRefusal> {
         let Some(schema) = &self.schema else {
@@ -101,6 +95,18 @@ impl BodyRules {
     pub(crate) fn reads(&self, chosen: Option<Chosen>) -> bool {
         self.description.is_none() || chosen.is_some_and(Chosen::wants_body)
     }
+}
+
+/// Whether a body is in a coding, so that reading it otherwise than its recipient is no check (RFC 9110 §8.4).
+pub(crate) fn is_coded(fields: &dyn Fields) -> bool {
+    fields
+        .first("content-encoding")
+        .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// How long a body is by its own word.
+pub(crate) fn said_length(fields: &dyn Fields) -> Option<u64> {
+    fields.text("content-length")?.parse().ok()
 }
 
 /// What is wrong with a value.

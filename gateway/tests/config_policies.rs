@@ -221,3 +221,130 @@ fn ring_hash_goes_by_something_of_the_request() {
         assert!(upstream(keys).contains(part), "{part:?} in\n{}", upstream(keys));
     }
 }
+
+#[test]
+fn shared_quotas_need_a_store_that_can_be_asked() {
+    let with = |gateway: &str, limit: &str| {
+        let config = format!(
+            "[gateway]\n{gateway}\n[[routes]]\nmatch = {{ path = \"/a\" }}\nrate_limit = {{ limit = 5, window = \"1m\"{limit} }}\nrespond = {{ status = 200 }}\n"
+        );
+        let compiled = Gateway::compile(&Source::new("g.toml", config), &mut |_| Err(String::new()), &|_| None);
+        compiled.map(|gateway| gateway.listing().remove(0).policies.join("; "))
+    };
+    let redis = "quotas = { redis = \"redis://10.0.0.5:6379\" }";
+    assert_eq!(with("", "").unwrap(), "rate limit `5-per-1m`: 5 per 1m");
+    assert_eq!(with("", ", shared = false").unwrap(), "rate limit `5-per-1m`: 5 per 1m");
+    assert_eq!(with(redis, "").unwrap(), "rate limit `5-per-1m`: 5 per 1m, shared");
+    assert_eq!(
+        with(redis, ", shared = true").unwrap(),
+        "rate limit `5-per-1m`: 5 per 1m, shared"
+    );
+    assert_eq!(with(redis, ", shared = false").unwrap(), "rate limit `5-per-1m`: 5 per 1m");
+    let refused = |gateway: &str, limit: &str, parts: &[&str]| {
+        let errors = with(gateway, limit).unwrap_err().to_string();
+        for part in parts {
+            assert!(errors.contains(part), "{part:?} in\n{errors}");
+        }
+        assert!(!errors.contains("s3cret"), "{errors}");
+    };
+    refused(
+        "",
+        ", shared = true",
+        &["g.toml:5:51: error: `shared` needs a store", "[gateway] quotas"],
+    );
+    for url in [
+        "http://h",
+        "redis://",
+        "redis://:s3cret@h/x",
+        "rediss://:s3cret@h:1/0?a=b",
+        "10.0.0.5:6379",
+        "",
+    ] {
+        let quotas = format!("quotas = {{ redis = \"{url}\" }}");
+        refused(
+            &quotas,
+            "",
+            &[
+                "g.toml:2:20: error: `redis` is not the URL of a Redis server",
+                "redis://10.0.0.5:6379",
+            ],
+        );
+    }
+    for url in ["redis://h", "rediss://u:p@h:1/15", "redis://[::1]:6379/"] {
+        assert!(with(&format!("quotas = {{ redis = \"{url}\" }}"), "").is_ok(), "{url}");
+    }
+    refused("quotas = {}", "", &["g.toml:2:10: error: `redis` is missing"]);
+    let more = |more: &str| format!("quotas = {{ redis = \"redis://h\", {more} }}");
+    refused(&more("timeout = \"6s\""), "", &["`timeout` is 6s, expected 1ms to 5s"]);
+    refused(
+        &more("when_down = \"opn\""),
+        "",
+        &["`opn` is nothing that can be done then", "did you mean `open`?"],
+    );
+    refused(&more("when_down = \"x\""), "", &["known here: local, open, closed"]);
+}
+
+#[test]
+fn the_length_of_a_body_has_a_limit_where_it_is_sent_on() {
+    assert_eq!(policies("max_body = \"10MiB\""), ["bodies up to 10MiB"]);
+    refused(
+        "max_body = \"0B\"",
+        &["g.toml:5:12: error: `max_body` is 0B, expected 1B to 1024GiB"],
+    );
+    let config = "[[routes]]\nmatch = { path = \"/\" }\nmax_body = \"1KiB\"\nrespond = { status = 200 }\n";
+    let errors = Gateway::compile(&Source::new("g.toml", config), &mut |_| Err(String::new()), &|_| None).unwrap_err();
+    assert!(
+        errors.to_string().contains("g.toml:3:12: error: `max_body` has no effect"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn answers_are_held_against_what_can_be_read() {
+    let compile = |keys: &str| {
+        let config = format!(
+            "[upstreams.accounts]\nendpoints = [{{ url = \"http://127.0.0.1:1\" }}]\n[[routes]]\nname = \"a\"\nmatch = {{ path = \"/a\" }}\n{keys}\n"
+        );
+        let mut read = |path: &str| {
+            match path {
+            "answer.json" => Ok(b"{}".to_vec()),
+            "api.yaml" => Ok(b"openapi: 3.1.0\npaths: { /a: { get: { responses: { 200: { content: { application/json: { schema: { type: x } } } } } } } }".to_vec()),
+            other => Err(format!("{other}: no such file")),
+        }
+        };
+        let compiled = Gateway::compile(&Source::new("g.toml", config), &mut read, &|_| None);
+        compiled
+            .map(|gateway| gateway.listing().remove(0).policies.join("; "))
+            .map_err(|wrong| wrong.to_string())
+    };
+    let forwards = |validate: &str| compile(&format!("upstream = \"accounts\"\nvalidate = {{ {validate} }}"));
+    assert_eq!(
+        forwards("response_body = \"answer.json\"").unwrap(),
+        "answers are held against a schema, and what is wrong is logged"
+    );
+    let refused = |errors: Result<String, String>, part: &str| {
+        let errors = errors.unwrap_err();
+        assert!(errors.contains(part), "{part:?} in\n{errors}");
+    };
+    refused(
+        forwards("response_body = \"none.json\""),
+        "the schema `none.json` of route `a`: none.json: no such file",
+    );
+    refused(
+        forwards("openapi_responses = true"),
+        "`openapi_responses` has no effect without `openapi`",
+    );
+    assert!(
+        forwards("openapi = \"api.yaml\"").is_ok(),
+        "what is not judged is not compiled"
+    );
+    refused(
+        forwards("openapi = \"api.yaml\", openapi_responses = true"),
+        "at /paths/~1a/get/responses/200/content/application~1json/schema",
+    );
+    let responds = compile("respond = { status = 200 }\nvalidate = { response_body = \"answer.json\" }");
+    refused(
+        responds,
+        "`response_body` has no effect on a route without `upstream` or `split`",
+    );
+}

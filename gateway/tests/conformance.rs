@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use case::{Answer, Case, CaseRequest, File, Got, Sent};
 use gateway::exchange::Failure;
-use support::{Network, Request, Script, UNIX, compile_with, fields, token};
+use support::{Network, Request, Script, UNIX, compile_with, fields, token_of};
 
 #[test]
 fn every_case_is_decided_as_expected() {
@@ -90,11 +90,16 @@ fn request(case: &CaseRequest) -> Request {
     request.host = case.host.clone();
     request.fields = fields(&case.headers);
     if let Some(body) = &case.body {
-        request.fields.insert("content-length", body.len().into());
+        if !case.chunked {
+            request.fields.insert("content-length", body.len().into());
+        }
         request.body = Some(gateway::exchange::BodyRead::Whole(body.clone().into_bytes().into()));
     }
     if let Some(wanted) = &case.token {
-        let bearer = format!("Bearer {}", token(&wanted.secret, &wanted.claims_at(UNIX)));
+        let bearer = format!(
+            "Bearer {}",
+            token_of(wanted.typ.as_deref(), &wanted.secret, &wanted.claims_at(UNIX))
+        );
         request.fields.insert("authorization", bearer.parse().unwrap());
     }
     request

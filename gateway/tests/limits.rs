@@ -89,3 +89,46 @@ fn an_exchange_that_is_told_again_asks_and_decides_the_same() {
     assert!(matches!(steps[0], Step::Take(_)) && matches!(network.log[1].0, Some((Event::Taken(_), _))));
     assert_eq!(replay(&network, &request, network.entropy, at), steps);
 }
+
+fn shared(when_down: &str) -> Network {
+    Network::new(&compile(&format!(
+        "[gateway]\nquotas = {{ redis = \"redis://h\", when_down = \"{when_down}\" }}\n\
+         [[routes]]\nname = \"all\"\nmatch = {{ path = \"/\" }}\nrespond = {{ status = 200 }}\n\
+         rate_limit = [{{ name = \"here\", limit = 5, window = \"1h\", shared = false }}, {{ name = \"there\", limit = 2, window = \"1h\" }}]\n"
+    )))
+}
+
+#[test]
+fn a_shared_quota_is_taken_from_its_store_and_told_beside_the_others() {
+    let mut network = shared("closed");
+    let request = Request::get("/");
+    let answer = network.send(&request);
+    assert_eq!(answer.fields["ratelimit"], "\"here\";r=4;t=720, \"there\";r=1;t=1800");
+    assert_eq!(statuses(&mut network, &request, 2), [200, 429]);
+    // What the store refuses is given back here.
+    let refused = network.send(&request);
+    assert_eq!(refused.fields["ratelimit"], "\"here\";r=3;t=1440, \"there\";r=0;t=3600");
+}
+
+#[test]
+fn without_the_store_it_is_as_the_config_says() {
+    let request = Request::get("/");
+    for (when_down, expected) in [
+        ("local", [200, 200, 429, 429]),
+        ("open", [200, 200, 200, 200]),
+        ("closed", [503, 503, 503, 503]),
+    ] {
+        let mut network = shared(when_down);
+        network.store = None;
+        assert_eq!(statuses(&mut network, &request, 4), expected, "{when_down}");
+    }
+    let mut network = shared("closed");
+    network.store = None;
+    let refused = network.send(&request);
+    assert_eq!(refused.reason.as_deref(), Some("quotas-unavailable"));
+    assert_eq!(refused.fields["retry-after"], "1");
+    let mut network = shared("open");
+    network.store = None;
+    let answer = network.send(&request);
+    assert_eq!(answer.fields["ratelimit"], "\"here\";r=4;t=720", "what is known is told");
+}

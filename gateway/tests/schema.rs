@@ -21,6 +21,7 @@ const TABLES: &[(&str, &str)] = &[
     ("", "%"),
     ("/properties/gateway", "[gateway]\n%"),
     ("/properties/mesh", "[mesh]\n%"),
+    ("/$defs/quotas", "[gateway]\nquotas = { % }"),
     ("/$defs/tls", "[gateway]\ntls = { % }"),
     ("/$defs/upstream", "[upstreams.u]\n%"),
     ("/$defs/endpoint", "[upstreams.u]\nendpoints = [{ % }]"),

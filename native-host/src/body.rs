@@ -135,9 +135,20 @@ enum Source {
         touched: bool,
         ended: bool,
         reader: u32,
+        /// What the client did wrong, where it did.
+        fault: Option<Fault>,
     },
     /// A policy read it.
     Whole(Bytes),
+}
+
+/// What is wrong with a body that a client sends, and with nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It broke off, or breaks the protocol.
+    Broken,
+    /// It is longer than it may be.
+    TooLong,
 }
 
 /// A body that the client is sending.
@@ -184,6 +195,7 @@ impl RequestBody {
             touched: false,
             ended: false,
             reader: 0,
+            fault: None,
         }))))
     }
 
@@ -205,6 +217,15 @@ impl RequestBody {
         }
     }
 
+    /// What is wrong with what the client sent of it so far.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let Self::Some(shared) = self else { return None };
+        match &*shared.lock() {
+            Source::Stream { fault, .. } => *fault,
+            Source::Whole(_) => None,
+        }
+    }
+
     /// Whether there is one at all.
     pub(crate) fn expected(&self) -> bool {
         matches!(self, Self::Some(_))
@@ -212,15 +233,15 @@ impl RequestBody {
 
     /// Reads all of it, if it is no longer than `limit`, and keeps it.
     pub(crate) async fn read(&self, limit: u64) -> BodyRead {
-        let read = read_whole(self.reader(), limit).await;
+        let read = read_whole(self.reader(None), limit).await;
         if let (Self::Some(shared), BodyRead::Whole(bytes)) = (self, &read) {
             *shared.lock() = Source::Whole(bytes.clone());
         }
         read
     }
 
-    /// The body for one attempt. Whoever had it before gets no more of it.
-    pub(crate) fn reader(&self) -> AttemptBody {
+    /// The body for one attempt, which breaks off where it is longer than this. Whoever had it before gets no more of it.
+    pub(crate) fn reader(&self, at_most: Option<u64>) -> AttemptBody {
         let Self::Some(shared) = self else {
             return AttemptBody::Empty;
         };
@@ -231,6 +252,7 @@ impl RequestBody {
                 AttemptBody::Stream {
                     source: shared.clone(),
                     reader: *reader,
+                    left: at_most.unwrap_or(u64::MAX),
                 }
             }
         }
@@ -252,13 +274,18 @@ pub(crate) enum AttemptBody {
     /// All at once; empty once it was given.
     Whole(Bytes),
     /// The client's, as it comes.
-    Stream { source: Shared, reader: u32 },
+    Stream { source: Shared, reader: u32, left: u64 },
 }
 
 /// Another attempt was given the body meanwhile.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body went to a later attempt")]
 struct Superseded;
+
+/// The client sends more than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body is longer than its route accepts")]
+struct TooLong;
 
 impl http_body::Body for AttemptBody {
     type Data = Bytes;
@@ -269,16 +296,30 @@ impl http_body::Body for AttemptBody {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream { source, reader } => match &mut *source.lock() {
+            Self::Stream { source, reader, left } => match &mut *source.lock() {
                 Source::Stream {
                     body,
                     touched,
                     ended,
                     reader: current,
+                    fault,
                 } if current == reader => {
                     let frame = ready!(body.poll_frame(cx));
                     *touched = true;
                     *ended = frame.is_none();
+                    let length = match &frame {
+                        Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+                        Some(Err(_)) => {
+                            *fault = Some(Fault::Broken);
+                            0
+                        }
+                        None => 0,
+                    };
+                    let Some(rest) = left.checked_sub(length) else {
+                        *fault = Some(Fault::TooLong);
+                        return Poll::Ready(Some(Err(TooLong.into())));
+                    };
+                    *left = rest;
                     Poll::Ready(frame)
                 }
                 _ => Poll::Ready(Some(Err(Superseded.into()))),

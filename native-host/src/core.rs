@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use gateway::Gateway;
-use gateway::exchange::{Entropy, RouteId};
+use gateway::exchange::{Edit, Entropy, Observe, RouteId};
 use routing::{Moment, Now};
 
 use crate::access_log::Record;
@@ -18,11 +19,12 @@ use crate::keys::KeyStore;
 use crate::limit::Quotas;
 use crate::listener::Front;
 use crate::metrics;
+use crate::observe::Observer;
 use crate::options::Limits;
 use crate::refusal::Refusal;
 use crate::reload::Next;
 use crate::reply::Reply;
-use crate::upstream::{Shared, Upstreams};
+use crate::upstream::{Answered, Shared, Upstreams};
 
 /// A core's share of one snapshot.
 #[derive(Debug)]
@@ -95,6 +97,24 @@ impl<E: Engine> Core<E> {
 
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// Who looks at an answer that goes out with these edits.
+    pub(crate) fn observer(&self, observe: Observe, answered: &Answered, edits: &[Edit]) -> Observer {
+        let id = edits.iter().find_map(|edit| match edit {
+            Edit::Set(name, value) if *name == "x-request-id" => value.to_str().ok(),
+            _ => None,
+        });
+        Observer {
+            gateway: Arc::clone(self.engine.gateway()),
+            observe,
+            route: self.route_name(observe.route).unwrap_or_default(),
+            request_id: id.unwrap_or_default().to_owned(),
+            status: answered.status(),
+            fields: answered.fields(),
+            copy: Some(BytesMut::new()),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     pub(crate) fn route_name(&self, route: RouteId) -> Option<Arc<str>> {

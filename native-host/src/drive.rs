@@ -9,7 +9,7 @@ use std::rc::Rc;
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use gateway::exchange::{Answer, Arrival, Attempt, AttemptId, BodyRead, Edit, Event, Failure, Respond, RouteId, Step};
+use gateway::exchange::{Answer, Arrival, Attempt, AttemptId, BodyRead, Edit, Event, Failure, Observe, Respond, RouteId, Step};
 use routing::RequestHead;
 
 use crate::access_log::Record;
@@ -42,9 +42,9 @@ impl<'a, E: Engine> Driver<'a, E> {
         loop {
             let next = match step {
                 Step::Respond(respond) => return Ok(self.respond(respond)),
-                Step::Forward { attempt, edits } => {
+                Step::Forward { attempt, edits, observe } => {
                     let answered = underway.take(attempt).ok_or_else(|| self.broken())?;
-                    return Ok(self.forward(answered, edits));
+                    return Ok(self.forward(answered, edits, observe));
                 }
                 Step::Read { limit } => Next::Tell(Event::Body(self.read(limit).await)),
                 Step::Verify(verify) => Next::Tell(Event::Verified(self.core.engine().gateway().verify(&verify))),
@@ -53,7 +53,7 @@ impl<'a, E: Engine> Driver<'a, E> {
                     self.record.entered = self.core.quotas().enter(key, limit);
                     Next::Tell(Event::Entered(self.record.entered.is_some()))
                 }
-                Step::Take(takes) => Next::Tell(Event::Taken(self.core.quotas().take(&takes, self.core.now().moment))),
+                Step::Take(takes) => Next::Tell(Event::Taken(self.core.quotas().take(&takes, self.core.now().moment).await)),
                 Step::Send { route, attempts } => self.send(&mut underway, route, attempts).await?,
                 Step::Wait { until } => {
                     let until = pin!(tokio::time::sleep_until(self.core.instant(until).into()));
@@ -68,7 +68,7 @@ impl<'a, E: Engine> Driver<'a, E> {
             };
             let event = match next {
                 Next::Tell(event) => event,
-                Next::Forward(answered, edits) => return Ok(self.forward(answered, edits)),
+                Next::Forward(answered, edits, observe) => return Ok(self.forward(answered, edits, observe)),
             };
             // Where the exchange was over when its last attempt was sent, it has nothing to say of that one's failure.
             let told = match &mut exchange {
@@ -140,7 +140,9 @@ impl<'a, E: Engine> Driver<'a, E> {
     fn occurred(&mut self, underway: &mut Underway<'a>, occurrence: Occurrence) -> Result<Next, Refusal> {
         Ok(match occurrence {
             Occurrence::Answered(attempt, answered) => match attempt.answer {
-                Answer::Forward { edits, judge } if !judge.contains(&answered.status()) => Next::Forward(answered, edits),
+                Answer::Forward { edits, judge, observe } if !judge.contains(&answered.status()) => {
+                    Next::Forward(answered, edits, observe)
+                }
                 Answer::Forward { .. } => {
                     let event = head_of(attempt.id, &answered);
                     underway.judged.push((attempt.id, answered));
@@ -174,8 +176,12 @@ impl<'a, E: Engine> Driver<'a, E> {
     }
 
     /// An upstream's answer, its body streaming through.
-    fn forward(&mut self, answered: Answered, edits: Vec<Edit>) -> Reply {
+    fn forward(&mut self, mut answered: Answered, edits: Vec<Edit>, observe: Option<Observe>) -> Reply {
         self.record.endpoint = Some(answered.endpoint.clone());
+        if let Some(observe) = observe {
+            let observer = self.core.observer(observe, &answered, &edits);
+            answered.body.observe(observer);
+        }
         Reply::Forward(answered, edits)
     }
 
@@ -238,7 +244,7 @@ enum Next {
     /// Something to tell the exchange.
     Tell(Event),
     /// An answer that is forwarded with these edits; the exchange is over.
-    Forward(Answered, Vec<Edit>),
+    Forward(Answered, Vec<Edit>, Option<Observe>),
 }
 
 /// What an attempt came to.

@@ -16,6 +16,7 @@ mod limit;
 mod listener;
 mod metrics;
 mod mirror;
+mod observe;
 mod options;
 mod outgoing;
 mod refusal;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::engine::Fault;
+use crate::limit::Asked;
 use crate::listener::tls::Handshake;
 
 /// The upper bounds of the duration buckets, in seconds: the ones that OpenTelemetry advises for HTTP, and four below them,
@@ -24,6 +25,8 @@ pub(crate) struct Metrics {
     cores: Vec<Arc<Core>>,
     /// What happened to guests.
     pub(crate) guests: Arc<Guests>,
+    /// How often a store of quotas was asked.
+    pub(crate) quotas: Arc<Asked>,
 }
 
 /// What one core counts.
@@ -32,6 +35,8 @@ pub(crate) struct Core {
     requests: Mutex<HashMap<RequestKey, Histogram>>,
     attempts: Mutex<HashMap<AttemptKey, Histogram>>,
     handshakes: Mutex<BTreeMap<Handshake, u64>>,
+    /// Answers that were not as they should be, by route.
+    misanswered: Mutex<BTreeMap<Arc<str>, u64>>,
     /// Client connections that are open.
     pub(crate) connections: AtomicI64,
     /// Requests that are in flight.
@@ -112,6 +117,11 @@ impl Core {
         *lock(&self.handshakes).entry(handshake).or_default() += 1;
     }
 
+    /// An answer was not as its route's `validate` has it.
+    pub(crate) fn misanswered(&self, route: &Arc<str>) {
+        *lock(&self.misanswered).entry(Arc::clone(route)).or_default() += 1;
+    }
+
     /// An attempt ended.
     pub(crate) fn attempted(&self, key: AttemptKey, duration: Duration) {
         lock(&self.attempts).entry(key).or_default().observe(duration);
@@ -123,6 +133,7 @@ impl Metrics {
         Self {
             cores: (0..cores).map(|_| Arc::default()).collect(),
             guests: Arc::default(),
+            quotas: Arc::default(),
         }
     }
 
@@ -193,6 +204,7 @@ impl Metrics {
             page.value(name, "", value);
         }
         self.render_tls(&mut page);
+        self.render_misanswered(&mut page);
         page.family(
             "heddle_guest_replacements_total",
             "counter",
@@ -201,12 +213,31 @@ impl Metrics {
         for (cause, count) in &*lock(&self.guests.replaced) {
             page.value("heddle_guest_replacements_total", &format!("cause=\"{cause}\""), count);
         }
+        self.quotas.render(&mut page);
         others(&mut page);
         page.0
     }
 }
 
 impl Metrics {
+    fn render_misanswered(&self, page: &mut Page) {
+        let mut routes: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        for core in &self.cores {
+            for (route, count) in &*lock(&core.misanswered) {
+                *routes.entry(Arc::clone(route)).or_default() += count;
+            }
+        }
+        let name = "heddle_invalid_answers_total";
+        page.family(
+            name,
+            "counter",
+            "Answers of upstreams that were not as their route's validate has them.",
+        );
+        for (route, count) in routes {
+            page.value(name, &labelled("http_route", &route), count);
+        }
+    }
+
     fn render_tls(&self, page: &mut Page) {
         let mut handshakes: BTreeMap<Handshake, u64> = BTreeMap::new();
         for core in &self.cores {

@@ -147,8 +147,9 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
         Some(mesh) => Some(background.block_on(join(mesh, &settings.name))?),
         None => None,
     };
+    let quotas = Quotas::start(snapshot.gateway(), background.handle().clone(), Arc::clone(&metrics.quotas));
     let keys = KeyStore::start(snapshot.gateway(), background.handle().clone(), clock);
-    let shared = Arc::new(Shared::new(snapshot.gateway(), mesh.clone(), keys, Quotas::new(), clock));
+    let shared = Arc::new(Shared::new(snapshot.gateway(), mesh.clone(), keys, quotas, clock));
     let (trigger, watch) = drain::channel();
     let (over, ended) = oneshot::channel::<()>();
     let starter = Starter {

@@ -300,7 +300,7 @@ fn redact(table: &mut toml::Table) {
 
 fn mask(value: &mut toml::Value, secret: bool) {
     match value {
-        toml::Value::String(text) if secret && !is_variable(text) => REDACTED.clone_into(text),
+        toml::Value::String(text) if (secret || has_password(text)) && !is_variable(text) => REDACTED.clone_into(text),
         toml::Value::Array(list) => list.iter_mut().for_each(|item| mask(item, secret)),
         toml::Value::Table(table) if secret => table.iter_mut().for_each(|(_, item)| mask(item, true)),
         toml::Value::Table(table) => redact(table),
@@ -312,6 +312,14 @@ fn mask(value: &mut toml::Value, secret: bool) {
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["secret", "password", "token"].iter().any(|word| key.contains(word)) || key.ends_with("_key") || key == "keys"
+}
+
+/// Whether it is a URL that says who asks.
+fn has_password(text: &str) -> bool {
+    let authority = text
+        .split_once("://")
+        .map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+    authority.is_some_and(|authority| authority.contains('@'))
 }
 
 fn is_variable(text: &str) -> bool {
@@ -327,6 +335,8 @@ mod tests {
     #[test]
     fn secrets_are_redacted_wherever_they_are_and_variables_are_not() {
         let mut table: toml::Table = r#"
+            [gateway]
+            quotas = { redis = "redis://user:pass@host:6379/0" }
             [mesh]
             handoff_key = "abc"
             [auth.a]
@@ -342,7 +352,7 @@ mod tests {
         redact(&mut table);
         let text = table.to_string();
         assert!(
-            !text.contains("abc") && !text.contains("s3cret") && !text.contains("x${"),
+            !text.contains("abc") && !text.contains("pass") && !text.contains("s3cret") && !text.contains("x${"),
             "{text}"
         );
         assert!(text.contains("${JWT_SECRET}") && text.contains("claim.sub"), "{text}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use divan::Bencher;
 use routing::Moment;
-use routing::policy::{LimitKey, Limiter, Rate, Take};
+use routing::policy::{Kept, LimitKey, Limiter, Rate, Take};
 
 fn main() {
     divan::main();
@@ -18,6 +18,7 @@ fn take(key: u64) -> Take {
     Take {
         key: LimitKey(bytes),
         rate: Rate::new(1_000_000, Duration::from_secs(1), 1_000).expect("a rate"),
+        kept: Kept::Here,
     }
 }
 

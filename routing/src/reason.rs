@@ -83,6 +83,8 @@ pub enum Reason {
     NoBackend,
     /// As many requests as the route may have at once are under way.
     ConcurrencyLimited,
+    /// What keeps the quotas of a limit does not answer.
+    QuotasUnavailable,
 }
 
 /// Everything that follows from a reason.
@@ -94,7 +96,7 @@ struct Row {
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::RouteNotFound,
         Self::MethodNotAllowed,
         Self::BadPath,
@@ -131,6 +133,7 @@ impl Reason {
         Self::FaultInjected,
         Self::NoBackend,
         Self::ConcurrencyLimited,
+        Self::QuotasUnavailable,
     ];
 
     /// The one table.
@@ -172,6 +175,7 @@ impl Reason {
             Self::FaultInjected => (503, "fault-injected", "A fault was injected"),
             Self::NoBackend => (500, "no-backend", "The route has no backend that takes requests"),
             Self::ConcurrencyLimited => (503, "concurrency-limited", "Too many requests are under way"),
+            Self::QuotasUnavailable => (503, "quotas-unavailable", "The limit on requests cannot be checked"),
         };
         Row { status, label, title }
     }
@@ -233,7 +237,7 @@ mod tests {
             assert_eq!(reason as usize, position, "{reason}");
         }
         assert_eq!(
-            Reason::ConcurrencyLimited as usize + 1,
+            Reason::QuotasUnavailable as usize + 1,
             Reason::ALL.len(),
             "the last variant is the last of the list"
         );

@@ -45,6 +45,9 @@ pub(crate) struct CaseRequest {
     #[serde(default)]
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Option<String>,
+    /// Whether the body comes in chunks, without its length.
+    #[serde(default)]
+    pub(crate) chunked: bool,
     pub(crate) token: Option<Token>,
     /// How often it is sent; the last answer counts.
     #[serde(default = "once")]
@@ -55,6 +58,8 @@ pub(crate) struct CaseRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Token {
     pub(crate) secret: String,
+    /// The `typ` of its header; `JWT` where nothing is said.
+    pub(crate) typ: Option<String>,
     pub(crate) expires_in: Option<i64>,
     #[serde(default)]
     claims: serde_json::Map<String, serde_json::Value>,

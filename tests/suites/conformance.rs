@@ -214,14 +214,22 @@ fn exchange(address: &str, case: &CaseRequest) -> (u16, HeaderMap, Vec<u8>) {
     if let Some(token) = &case.token {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let key = jsonwebtoken::EncodingKey::from_secret(token.secret.as_bytes());
-        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &token.claims_at(now), &key).unwrap();
+        let mut header = jsonwebtoken::Header::default();
+        header.typ = token.typ.clone().or(header.typ);
+        let token = jsonwebtoken::encode(&header, &token.claims_at(now), &key).unwrap();
         request.push_str(&format!("authorization: Bearer {token}\r\n"));
     }
-    if let Some(body) = &case.body {
-        request.push_str(&format!("content-length: {}\r\n", body.len()));
+    let body = case.body.as_deref();
+    match body {
+        Some(_) if case.chunked => request.push_str("transfer-encoding: chunked\r\n"),
+        Some(body) => request.push_str(&format!("content-length: {}\r\n", body.len())),
+        None => {}
     }
     request.push_str("\r\n");
-    request.push_str(case.body.as_deref().unwrap_or_default());
+    match body {
+        Some(body) if case.chunked => request.push_str(&format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())),
+        body => request.push_str(body.unwrap_or_default()),
+    }
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();

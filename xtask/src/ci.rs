@@ -54,7 +54,7 @@ fn lints() -> Result<()> {
     run::loudly("running clippy", &mut cargo, "mend what clippy says above")?;
     // The component is linted as if for this machine: Debian's compiler for wasm32-wasip2 has no clippy. On its own, so that its
     // features stay its own.
-    for features in [&[][..], &["--no-default-features"]] {
+    for features in [&[][..], &["--no-default-features"], &["--features", "redis"]] {
         let mut cargo = paths::cargo();
         cargo
             .args(["clippy", "--package", "gateway-component"])

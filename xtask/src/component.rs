@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// Also build it without the feature `spin`, for hosts that have `wasi:*` alone, into target/gateway-wasi.wasm
     #[arg(long)]
     plain: bool,
+    /// Also build it with quotas that all instances share through Spin's Redis, into target/gateway-redis.wasm
+    #[arg(long)]
+    redis: bool,
     /// Fail on an import that is not in the list of expected ones
     #[arg(long)]
     check_imports: bool,
@@ -31,6 +34,9 @@ pub(crate) fn component(arguments: &Arguments) -> Result<()> {
     if arguments.plain {
         built.push((Kind::Plain, build(&toolchain, Kind::Plain)?));
     }
+    if arguments.redis {
+        built.push((Kind::Redis, build(&toolchain, Kind::Redis)?));
+    }
     for (kind, file) in &built {
         let found = imports::of(file)?;
         println!("{}: {} KiB, imports:", shown(file), fs::metadata(file)?.len().div_ceil(1024));
@@ -44,10 +50,11 @@ pub(crate) fn component(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds both components and checks what they import; gives the one for every host and the one for plain WASI hosts.
+/// Builds the components and checks what they import; gives the one for every host and the one for plain WASI hosts.
 pub(crate) fn both_checked() -> Result<(PathBuf, PathBuf)> {
     component(&Arguments {
         plain: true,
+        redis: true,
         check_imports: true,
         toolchain: Choice::Auto,
     })?;
@@ -63,6 +70,7 @@ fn file(kind: Kind) -> PathBuf {
     paths::target(match kind {
         Kind::Spin => "gateway.wasm",
         Kind::Plain => "gateway-wasi.wasm",
+        Kind::Redis => "gateway-redis.wasm",
     })
 }
 
@@ -74,6 +82,10 @@ fn build(toolchain: &Toolchain, kind: Kind) -> Result<PathBuf> {
         Kind::Plain => {
             cargo.arg("--no-default-features");
             "building the gateway component without Spin's interfaces"
+        }
+        Kind::Redis => {
+            cargo.args(["--features", "redis"]);
+            "building the gateway component with shared quotas"
         }
     };
     run::loudly(what, &mut cargo, "mend what the compiler says above")?;

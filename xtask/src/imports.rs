@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Spin,
     /// Without it.
     Plain,
+    /// With the feature `redis` on top of `spin`.
+    Redis,
 }
 
 /// What the Rust library and the gateway import of WASI 0.2 and 0.3, without the last number of the version: it follows the
@@ -49,6 +51,9 @@ const WASI: &[&str] = &[
 /// What comes on top of it with the feature `spin`.
 const SPIN: &[&str] = &["spin:variables/variables@3.0"];
 
+/// What comes on top of that with the feature `redis`.
+const REDIS: &[&str] = &["spin:redis/redis@3.0"];
+
 /// What Debian's C library adds: its `close` knows every kind of descriptor, whoever calls it.
 const DEBIAN: &[&str] = &["wasi:sockets/tcp@0.2", "wasi:sockets/udp@0.2"];
 
@@ -81,9 +86,10 @@ pub(crate) fn check(kind: Kind, toolchain: &Toolchain, found: &[String]) -> Resu
         .map(String::as_str)
         .filter(|name| {
             let track = track(name);
-            let spin = kind == Kind::Spin && SPIN.contains(&track);
+            let spin = kind != Kind::Plain && SPIN.contains(&track);
+            let redis = kind == Kind::Redis && REDIS.contains(&track);
             let debian = matches!(toolchain, Toolchain::Debian(_)) && DEBIAN.contains(&track);
-            !(WASI.contains(&track) || spin || debian)
+            !(WASI.contains(&track) || spin || redis || debian)
         })
         .collect();
     if !unexpected.is_empty() {
@@ -127,5 +133,13 @@ mod tests {
         let variables = ["spin:variables/variables@3.0.0".to_owned()];
         assert!(check(Kind::Spin, &Toolchain::Native, &variables).is_ok());
         assert!(check(Kind::Plain, &Toolchain::Native, &variables).is_err());
+    }
+
+    #[test]
+    fn only_the_component_with_shared_quotas_may_ask_a_store() {
+        let redis = ["spin:redis/redis@3.0.0".to_owned()];
+        assert!(check(Kind::Redis, &Toolchain::Native, &redis).is_ok());
+        assert!(check(Kind::Spin, &Toolchain::Native, &redis).is_err());
+        assert!(check(Kind::Plain, &Toolchain::Native, &redis).is_err());
     }
 }

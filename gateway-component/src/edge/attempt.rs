@@ -6,7 +6,7 @@ use routing::Moment;
 use spin_sdk::wasip3::http::types::{ErrorCode, Method, Request, RequestOptions, Scheme};
 
 use super::before;
-use super::body::{self, Incoming};
+use super::body::{self, Incoming, TooLong};
 use super::message::wasi_fields;
 use super::request::{Outbound, Sent};
 use super::upstream::Choice;
@@ -50,10 +50,14 @@ impl Answered {
 pub(super) async fn send(deadline: Moment, choice: Choice, outbound: Outbound) -> Outcome {
     let replayable = outbound.replayable;
     let failed = |failure| Outcome::Failed { failure, replayable };
-    let Some(request) = request(&choice.authority(), outbound, deadline) else {
+    let Some((request, too_long)) = request(&choice.authority(), outbound, deadline) else {
         return failed(Failure::Protocol);
     };
     let answer = before(deadline, exchange(request)).await.unwrap_or(Err(Failure::Timeout));
+    if answer.is_err() && too_long.is_so() {
+        // Which says nothing of the endpoint.
+        return failed(Failure::BodyTooLarge);
+    }
     choice.answered(
         answer.as_ref().map(|(status, ..)| *status).map_err(|failure| *failure),
         clock::now().moment,
@@ -79,8 +83,8 @@ async fn exchange(request: Request) -> Result<(u16, HeaderMap, Incoming), Failur
     Ok((head.status.as_u16(), head.headers, Incoming::of_response(response)))
 }
 
-/// The request as the host takes it; none where the host refuses a part of it.
-fn request(authority: &str, outbound: Outbound, deadline: Moment) -> Option<Request> {
+/// The request as the host takes it, and whether its body turns out to be too long; none where the host refuses a part of it.
+fn request(authority: &str, outbound: Outbound, deadline: Moment) -> Option<(Request, TooLong)> {
     let Outbound {
         method,
         target,
@@ -94,6 +98,7 @@ fn request(authority: &str, outbound: Outbound, deadline: Moment) -> Option<Requ
     let _ = options.set_connect_timeout(Some(left));
     let _ = options.set_first_byte_timeout(Some(left));
     let fields = wasi_fields(fields);
+    let mut too_long = TooLong::default();
     let (request, sent, passing) = match body {
         Sent::Nothing => {
             let (request, sent) = Request::new(fields, None, body::none(), Some(options));
@@ -104,8 +109,15 @@ fn request(authority: &str, outbound: Outbound, deadline: Moment) -> Option<Requ
             let (request, sent) = Request::new(fields, Some(stream), end, Some(options));
             (request, sent, None)
         }
-        Sent::Stream(incoming) => {
-            let (stream, end, passing) = incoming.pass();
+        Sent::Stream(incoming, limit) => {
+            let (stream, end, passing) = match limit {
+                None => incoming.pass(),
+                Some(limit) => {
+                    let (stream, end, passing, told) = incoming.pass_up_to(limit);
+                    too_long = told;
+                    (stream, end, passing)
+                }
+            };
             let (request, sent) = Request::new(fields, Some(stream), end, Some(options));
             (request, sent, Some(passing))
         }
@@ -117,7 +129,7 @@ fn request(authority: &str, outbound: Outbound, deadline: Moment) -> Option<Requ
     request.set_scheme(Some(&Scheme::Http)).ok()?;
     request.set_authority(Some(authority)).ok()?;
     request.set_path_with_query(Some(&target)).ok()?;
-    Some(request)
+    Some((request, too_long))
 }
 
 fn failure(error: &ErrorCode) -> Failure {

@@ -1,6 +1,9 @@
 //! Bodies. A body that no policy reads is handed from one message to the other as the stream that it is, so its bytes stay in
 //! the host.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use gateway::exchange::BodyRead;
 use spin_sdk::wasip3::http::types::{ErrorCode, Request, Response, Trailers};
@@ -64,9 +67,101 @@ impl Incoming {
         let _ = self.end.await;
     }
 
+    /// The body as another message takes it, as long as it is no longer than `limit` bytes, and whether it was longer. Its bytes come
+    /// through this instance: a body that says how long it is, [`pass`](Self::pass) hands on without that.
+    pub(super) fn pass_up_to(self, limit: u64) -> (StreamReader<u8>, End, Passing, TooLong) {
+        let too_long = TooLong::default();
+        let told = too_long.clone();
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        let may_pass = move |piece: Piece<'_>| {
+            let Piece::Data(data) = piece else { return true };
+            let rest = left.checked_sub(data.len());
+            left = rest.unwrap_or_default();
+            told.0.set(rest.is_none());
+            rest.is_some()
+        };
+        let (stream, end, passing) = self.pass_through(may_pass);
+        (stream, end, passing, too_long)
+    }
+
+    /// The body as another message takes it. What came of it is told when it has ended, as far as it is no longer than `limit` bytes.
+    pub(super) fn pass_observed(self, limit: u64, ended: impl FnOnce(BodyRead) + 'static) -> (StreamReader<u8>, End, Passing) {
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (mut copy, mut ended) = (Some(Vec::new()), Some(ended));
+        self.pass_through(move |piece| {
+            match (piece, &mut copy) {
+                (Piece::Data(data), Some(kept)) if data.len() <= most.saturating_sub(kept.len()) => {
+                    kept.extend_from_slice(data)
+                }
+                (Piece::Data(_), _) => copy = None,
+                (Piece::End, _) => {
+                    let body = copy
+                        .take()
+                        .map_or(BodyRead::TooLarge, |copy| BodyRead::Whole(Bytes::from(copy)));
+                    if let Some(ended) = ended.take() {
+                        ended(body);
+                    }
+                }
+            }
+            true
+        })
+    }
+
+    /// The body as another message takes it, each piece of it shown to `may_pass` first, which can break it off.
+    fn pass_through(self, mut may_pass: impl FnMut(Piece<'_>) -> bool + 'static) -> (StreamReader<u8>, End, Passing) {
+        let Self {
+            stream: mut incoming,
+            end: incoming_end,
+            consumed,
+        } = self;
+        let (mut writer, stream) = wit_stream::new();
+        let (end, ended) = wit_future::new(|| Err(ErrorCode::HttpProtocolError));
+        spawn(async move {
+            loop {
+                let (result, chunk) = incoming.read(Vec::with_capacity(CHUNK)).await;
+                if !may_pass(Piece::Data(&chunk)) {
+                    let _ = end.write(Err(ErrorCode::HttpRequestBodySize(None))).await;
+                    return;
+                }
+                // What is left over belongs to a reader that went away.
+                if !writer.write_all(chunk).await.is_empty() {
+                    return;
+                }
+                if !matches!(result, StreamResult::Complete(_)) {
+                    break;
+                }
+            }
+            drop(writer);
+            let ended = incoming_end.await;
+            if ended.is_ok() {
+                may_pass(Piece::End);
+            }
+            let _ = end.write(ended).await;
+        });
+        (stream, ended, Passing(consumed))
+    }
+
     /// The body as another message takes it, and the promise to keep when that message was sent.
     pub(super) fn pass(self) -> (StreamReader<u8>, End, Passing) {
         (self.stream, self.end, Passing(self.consumed))
+    }
+}
+
+/// What comes of a body.
+enum Piece<'a> {
+    /// Some of its bytes.
+    Data(&'a [u8]),
+    /// Its end.
+    End,
+}
+
+/// Whether a body was longer than it may be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TooLong(Rc<Cell<bool>>);
+
+impl TooLong {
+    pub(super) fn is_so(&self) -> bool {
+        self.0.get()
     }
 }
 

@@ -6,19 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use gateway::{Gateway, Memory, Source};
-use routing::policy::{Limiter, Occupancy};
+use routing::policy::Occupancy;
 
 use super::keys::KeyStore;
+use super::quotas::Quotas;
 use super::upstream::Upstreams;
-use crate::clock;
 
 /// Names the config file, where it is not [`DEFAULT`].
 const NAMED_BY: &str = "HEDDLE_CONFIG";
 
 const DEFAULT: &str = "/gateway.toml";
-
-/// How many keys of rate limits an instance keeps in use at once: 192 KiB, since all instances of a host share its memory.
-const KEYS: usize = 8 * 1024;
 
 /// The config is wrong, and the log says how.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +26,7 @@ pub(super) struct Edge {
     pub(super) gateway: Arc<Gateway>,
     pub(super) upstreams: Upstreams,
     pub(super) keys: KeyStore,
-    /// The quotas of rate limits as this instance knows them. A host runs several instances and retires them, so that a client may get
-    /// as many quotas as there are instances that answer it: best effort, which a host that keeps the quotas itself turns into exact.
-    pub(super) limiter: Limiter,
+    pub(super) quotas: Quotas,
     /// What is under way in this instance.
     pub(super) occupancy: Arc<Occupancy>,
     memory: RefCell<Memory>,
@@ -92,7 +87,7 @@ async fn load() -> Result<Edge, String> {
     Ok(Edge {
         upstreams: Upstreams::of(&gateway),
         keys: KeyStore::of(&gateway),
-        limiter: Limiter::new(KEYS, clock::random()),
+        quotas: Quotas::of(&gateway)?,
         occupancy: Arc::default(),
         memory: RefCell::new(Memory::new(&gateway)),
         gateway: Arc::new(gateway),

@@ -1,6 +1,8 @@
 //! Answers on their way to the client.
 
-use gateway::exchange::{Edit, Respond, refuse};
+use std::sync::Arc;
+
+use gateway::exchange::{Edit, Observe, Respond, refuse};
 use gateway::{apply, strip_hop_by_hop};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use routing::Reason;
@@ -9,6 +11,7 @@ use spin_sdk::wasip3::http::types::{Fields, Response};
 
 use super::attempt::Answered;
 use super::body;
+use super::config::Edge;
 use crate::clock;
 
 /// Fields that a host of `wasi:http` refuses from its guests, besides the hop-by-hop ones that are gone by then: an edit of
@@ -24,17 +27,40 @@ const REFUSED: [HeaderName; 8] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Forwards an upstream's answer, its body as the stream that it is, and holds the request's place until that has ended.
-pub(super) fn forward(answered: Answered, edits: &[Edit], entered: Option<Entered>) -> Response {
+/// Forwards an upstream's answer, its body as the stream that it is, and holds the request's place until that has ended. Where it is
+/// observed, the body comes through this instance, and what is wrong with it is told.
+pub(super) fn forward(
+    edge: &Edge,
+    answered: Answered,
+    edits: &[Edit],
+    observe: Option<Observe>,
+    entered: Option<Entered>,
+) -> Response {
     let Answered {
         status,
         mut fields,
         body,
         choice,
     } = answered;
+    let upstreams_own = observe.map(|_| fields.clone()).unwrap_or_default();
     strip_hop_by_hop(&mut fields);
     apply(edits, &mut fields);
-    let (stream, end, passing) = body.pass();
+    let (stream, end, passing) = match observe {
+        None => body.pass(),
+        Some(observe) => {
+            let (gateway, fields) = (Arc::clone(&edge.gateway), upstreams_own);
+            body.pass_observed(observe.max_body, move |body| {
+                let wrong = gateway.judge_answer(&observe, status, &fields, &body);
+                if !wrong.is_empty() {
+                    let route = gateway.route(observe.route).map_or("?", |route| &*route.name);
+                    eprintln!(
+                        "gateway: an answer to the route `{route}` is not as it should be: {}",
+                        wrong.join("; ")
+                    );
+                }
+            })
+        }
+    };
     let (response, sent) = Response::new(wasi_fields(fields), Some(stream), end);
     passing.until(sent, (choice, entered));
     with_status(response, status)

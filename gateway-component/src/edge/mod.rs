@@ -5,6 +5,7 @@ mod body;
 mod config;
 mod keys;
 mod message;
+mod quotas;
 mod request;
 mod upstream;
 
@@ -95,7 +96,7 @@ impl<'a> Driver<'a> {
                     self.entered = self.edge.occupancy.enter(key, limit);
                     Event::Entered(self.entered.is_some())
                 }
-                Step::Take(takes) => Event::Taken(self.edge.limiter.take_all(&takes, clock::now().moment)),
+                Step::Take(takes) => Event::Taken(self.edge.quotas.take(&takes).await),
                 Step::Send { route: _, attempts } => {
                     for attempt in attempts {
                         self.send(attempt);
@@ -113,9 +114,9 @@ impl<'a> Driver<'a> {
                     Next::Event(event) => event,
                     Next::Answer(response) => return response,
                 },
-                Step::Forward { attempt, edits } => {
+                Step::Forward { attempt, edits, observe } => {
                     return match self.held.remove(&attempt) {
-                        Some(answered) => message::forward(answered, &edits, self.entered),
+                        Some(answered) => message::forward(self.edge, answered, &edits, observe, self.entered),
                         None => message::impossible("an answer that nobody holds was to be forwarded"),
                     };
                 }
@@ -143,7 +144,7 @@ impl<'a> Driver<'a> {
     async fn only(mut self, route: RouteId) -> Response {
         match self.work.next().await {
             Some(Told::Attempt(attempt, Outcome::Answered(answered))) => match &attempt.answer {
-                Answer::Forward { edits, .. } => message::forward(answered, edits, self.entered),
+                Answer::Forward { edits, observe, .. } => message::forward(self.edge, answered, edits, *observe, self.entered),
                 Answer::Read { .. } | Answer::Discard => message::impossible("an answer to be read came without its exchange"),
             },
             Some(Told::Attempt(attempt, Outcome::Failed { failure, .. })) => message::respond(failed(route, &attempt, failure)),
@@ -220,8 +221,8 @@ impl<'a> Driver<'a> {
     fn answered(&mut self, attempt: &Attempt, answered: Answered) -> Next {
         let (status, fields) = (answered.status, answered.fields.clone());
         match &attempt.answer {
-            Answer::Forward { edits, judge } if !judge.contains(&status) => {
-                return Next::Answer(message::forward(answered, edits, self.entered.take()));
+            Answer::Forward { edits, judge, observe } if !judge.contains(&status) => {
+                return Next::Answer(message::forward(self.edge, answered, edits, *observe, self.entered.take()));
             }
             Answer::Forward { .. } => {
                 self.held.insert(attempt.id, answered);

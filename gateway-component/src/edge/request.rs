@@ -51,7 +51,8 @@ pub(super) struct Outbound {
 pub(super) enum Sent {
     Nothing,
     Whole(Bytes),
-    Stream(Incoming),
+    /// As it comes, up to so many bytes where there is a limit.
+    Stream(Incoming, Option<u64>),
 }
 
 impl Inbound {
@@ -138,7 +139,7 @@ impl Inbound {
         strip_hop_by_hop(&mut fields);
         let (body, replayable) = match attempt.body {
             AttemptBody::Request if self.has_body => match std::mem::replace(&mut self.body, Body::Gone) {
-                Body::Unread(body) => (Sent::Stream(body), false),
+                Body::Unread(body) => (Sent::Stream(body, attempt.max_body), false),
                 Body::Read(bytes) => {
                     self.body = Body::Read(bytes.clone());
                     (Sent::Whole(bytes), true)

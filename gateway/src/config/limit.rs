@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use routing::config::{Diagnostics, OneOrMany, Period, Spanned, nearest, show_duration};
 use routing::filter::{Reference, Template};
-use routing::policy::Rate;
+use routing::policy::{Kept, Rate};
 use serde::Deserialize;
 
+use super::settings::WhenDown;
 use crate::limit::{Limit, Limits};
 
 /// One `rate_limit`.
@@ -18,6 +19,7 @@ pub(super) struct RawLimit {
     key: Option<Spanned<String>>,
     burst: Option<Spanned<u32>>,
     name: Option<Spanned<String>>,
+    shared: Option<Spanned<bool>>,
 }
 
 /// Nobody has asked for more yet; and twice as many still fit into the arithmetic.
@@ -32,6 +34,8 @@ const KEYS: [&str; 5] = ["client.ip", "claim.NAME", "header.NAME", "api-key", "r
 pub(super) struct Place<'a> {
     pub(super) gateway: &'a str,
     pub(super) route: &'a str,
+    /// What becomes of them where their store does not answer; none where there is no store.
+    pub(super) store: Option<WhenDown>,
     /// Whether a request that gets past the route's `auth` says this of its caller.
     pub(super) says: &'a dyn Fn(&Reference) -> bool,
 }
@@ -72,7 +76,8 @@ fn compile_one(raw: &RawLimit, place: &Place<'_>, diagnostics: &mut Diagnostics)
         .key
         .as_ref()
         .map_or(Some(None), |key| compile_key(key, place, diagnostics));
-    let (limit, window, burst, by) = (limit?, window?, burst?, by?);
+    let kept = kept(raw.shared.as_ref(), place.store, diagnostics);
+    let (limit, window, burst, by, kept) = (limit?, window?, burst?, by?, kept?);
     let name = match &raw.name {
         Some(name) => is_name(name, diagnostics).then(|| name.get_ref().clone())?,
         None => format!("{limit}-per-{}", show_duration(window)),
@@ -95,7 +100,24 @@ fn compile_one(raw: &RawLimit, place: &Place<'_>, diagnostics: &mut Diagnostics)
         window,
         rate: rate?,
         by,
+        kept,
     })
+}
+
+/// Where its quotas are kept: in the store, where there is one and the limit does not say otherwise.
+fn kept(shared: Option<&Spanned<bool>>, store: Option<WhenDown>, diagnostics: &mut Diagnostics) -> Option<Kept> {
+    match (shared.map(Spanned::get_ref), store) {
+        (Some(false), _) | (None, None) => Some(Kept::Here),
+        (_, Some(when_down)) => Some(Kept::Shared {
+            or_here: when_down == WhenDown::Local,
+        }),
+        (Some(true), None) => {
+            let place = shared.map(Spanned::span).unwrap_or_default();
+            let error = diagnostics.error(place, "`shared` needs a store that the gateways share");
+            error.hint("name one: [gateway] quotas = { redis = \"redis://HOST:6379\" }");
+            None
+        }
+    }
 }
 
 /// What a limit counts by: a reference without its braces, or `route`, which is none.

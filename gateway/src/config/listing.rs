@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use routing::config::show_duration;
+use routing::config::{show_duration, show_size};
 use routing::filter::Cors;
 use routing::matching::Rule;
 use routing::policy::Fault;
@@ -111,11 +111,21 @@ pub(crate) fn policies(gateway: &Gateway, policy: &Policy) -> Vec<String> {
         .concurrency
         .iter()
         .map(|concurrency| format!("at most {} at once", concurrency.limit));
+    let answers = policy.answers.iter().map(|rules| {
+        let by = match (&rules.schema, rules.described) {
+            (Some(_), true) => "a schema and the description",
+            (Some(_), false) => "a schema",
+            (None, _) => "the description",
+        };
+        format!("answers are held against {by}, and what is wrong is logged")
+    });
     policy
         .cors
         .iter()
         .map(describe_cors)
+        .chain(answers)
         .chain(at_once)
+        .chain(policy.max_body.map(|max| format!("bodies up to {}", show_size(max))))
         .chain(limits)
         .chain(faults)
         .chain(mirrors)

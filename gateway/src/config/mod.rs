@@ -11,7 +11,7 @@ mod raw;
 mod route;
 mod settings;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use routing::matching::View;
 use routing::table::{Find, RouteTable};
 use routing::upstream::Upstream;
@@ -22,11 +22,12 @@ pub(crate) use listing::{describe, policies};
 pub use policy::Policy;
 pub(crate) use policy::{Action, Auth, AuthRule, Backend, Method, Mirror, policy_edit_count};
 pub use routing::config::{Diagnostic, Diagnostics, Severity, Source};
-pub use settings::{CertificateFiles, MeshSettings, Secret, Settings};
+pub use settings::{CertificateFiles, MeshSettings, QuotaStore, Secret, Settings, WhenDown};
 
 use crate::auth::jwt::keys::fetched;
-use crate::exchange::{KeyId, RouteId, UpstreamId, Verify, VerifyKey};
+use crate::exchange::{BodyRead, KeyId, Observe, RouteId, UpstreamId, Verify, VerifyKey};
 use crate::keys::Published;
+use crate::validate::AnswerRules;
 
 /// The JSON Schema (2020-12) of a config. It knows every key and the form of its value; what refers to what, and which values go
 /// together, [`Gateway::compile`] knows.
@@ -141,6 +142,17 @@ impl Gateway {
                 fetched(name, jwk, &jwt.algorithms).is_some_and(|key| key.verify(*algorithm, message, signature))
             }
         }
+    }
+
+    /// What is wrong with an answer that was [observed](crate::exchange::Observe), in words.
+    #[must_use]
+    pub fn judge_answer(&self, observe: &Observe, status: u16, fields: &HeaderMap, body: &BodyRead) -> Vec<String> {
+        let Some(policy) = self.route(observe.route).map(|route| &route.policy) else {
+            return Vec::new();
+        };
+        let description = policy.body.as_ref().and_then(|rules| rules.description.as_deref());
+        let judge = |rules: &AnswerRules| rules.judge(description.zip(observe.operation), status, fields, body);
+        policy.answers.as_ref().map(judge).unwrap_or_default()
     }
 
     /// The route at a place.

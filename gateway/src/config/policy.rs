@@ -10,7 +10,7 @@ use crate::auth::api_key::ApiKeys;
 use crate::auth::jwt::Jwt;
 use crate::exchange::UpstreamId;
 use crate::limit::{Concurrency, Limits};
-use crate::validate::BodyRules;
+use crate::validate::{AnswerRules, BodyRules};
 
 /// What happens to the requests that a route takes.
 #[derive(Debug)]
@@ -24,6 +24,10 @@ pub struct Policy {
     pub(crate) fault: Option<Fault>,
     pub(crate) mirrors: Vec<Mirror>,
     pub(crate) body: Option<BodyRules>,
+    /// What its answers should be.
+    pub(crate) answers: Option<AnswerRules>,
+    /// The longest body of a request, in bytes, whether a policy reads it or not.
+    pub(crate) max_body: Option<u64>,
     pub(crate) action: Action,
     pub(crate) rewrite: Rewrite,
     pub(crate) request_edits: HeaderEdits,

@@ -27,6 +27,16 @@ pub(super) struct Gateway {
     pub(super) max_body: Option<Spanned<ByteSize>>,
     pub(super) drain: Option<Spanned<Period>>,
     pub(super) default_auth: Option<Spanned<Methods>>,
+    pub(super) quotas: Option<Spanned<Quotas>>,
+}
+
+/// `quotas` of `[gateway]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quotas {
+    pub(super) redis: Spanned<String>,
+    pub(super) timeout: Option<Spanned<Period>>,
+    pub(super) when_down: Option<Spanned<String>>,
 }
 
 /// One of `tls`.
@@ -149,6 +159,7 @@ pub(super) struct Route {
     pub(super) rewrite: Option<Spanned<Rewrite>>,
     pub(super) headers: Option<Headers>,
     pub(super) timeout: Option<Spanned<Period>>,
+    pub(super) max_body: Option<Spanned<ByteSize>>,
     pub(super) retry: Option<Spanned<Retry>>,
     pub(super) concurrency: Option<Spanned<u32>>,
     pub(super) rate_limit: Option<OneOrMany<RawLimit>>,
@@ -176,6 +187,19 @@ pub(super) struct Validate {
     pub(super) max_body: Option<Spanned<ByteSize>>,
     pub(super) openapi: Option<Spanned<String>>,
     pub(super) openapi_base: Option<Spanned<String>>,
+    pub(super) response_body: Option<Spanned<String>>,
+    pub(super) openapi_responses: Option<Spanned<bool>>,
+}
+
+impl Validate {
+    /// Whether it says anything of requests.
+    pub(super) fn judges_requests(&self) -> bool {
+        self.body.is_some()
+            || self.content_types.is_some()
+            || self.max_body.is_some()
+            || self.openapi.is_some()
+            || self.openapi_base.is_some()
+    }
 }
 
 /// `[routes.aggregate]`.

@@ -18,7 +18,7 @@ use crate::aggregate::Branch;
 use crate::auth::Requirements;
 use crate::exchange::UpstreamId;
 use crate::limit::Concurrency;
-use crate::validate::{BodyRules, Description, load_description, load_schema};
+use crate::validate::{AnswerRules, BodyRules, Description, load_description, load_schema};
 
 /// The names that routes may refer to, in the order of the file.
 #[derive(Debug, Default)]
@@ -29,11 +29,11 @@ pub(super) struct Known {
     pub(super) auths: Vec<KnownAuth>,
     /// What holds for routes that do not say.
     pub(super) default_auth: Option<AuthRule>,
-    /// The descriptions that were loaded, by path and base; none where one has a mistake.
+    /// The descriptions that were loaded, by path, base and whether their answers are judged; none where one has a mistake.
     pub(super) descriptions: RefCell<Descriptions>,
 }
 
-type Descriptions = BTreeMap<(String, Option<String>), Option<Arc<Description>>>;
+type Descriptions = BTreeMap<(String, Option<String>, bool), Option<Arc<Description>>>;
 
 /// An `[auth]` that routes may refer to.
 #[derive(Debug)]
@@ -103,14 +103,25 @@ pub(super) fn compile(
         let place = limit::Place {
             gateway: &settings.name,
             route: &name,
+            store: settings.quotas.as_ref().map(|store| store.when_down),
             says: &says,
         };
         limit::compile(limits, &place, diagnostics)
     });
+    let max_body = raw
+        .max_body
+        .as_ref()
+        .map(|max| diagnostics.size("`max_body`", max, 1..=1 << 40));
+    let read_at_most = max_body.flatten();
     let body = raw
         .validate
         .as_ref()
-        .map(|validate| body_rules(&name, validate, known, settings, files, diagnostics));
+        .filter(|validate| validate.judges_requests())
+        .map(|validate| body_rules(&name, validate, read_at_most, known, settings, files, diagnostics));
+    let answers = raw
+        .validate
+        .as_ref()
+        .and_then(|validate| answer_rules(&name, validate, settings, files, diagnostics));
     let retry = raw.retry.as_ref().map(|retry| retry.get_ref().compile(diagnostics));
     let aggregate_timeout = raw
         .aggregate
@@ -167,6 +178,8 @@ pub(super) fn compile(
         fault: transpose(fault)?,
         mirrors: transpose(mirrors)?.unwrap_or_default(),
         body: transpose(body)?,
+        answers: transpose(answers)?,
+        max_body: transpose(max_body)?,
         action,
         rewrite: transpose(rewrite)?.unwrap_or_default(),
         request_edits,
@@ -189,9 +202,19 @@ fn refuse_idle(raw: &raw::Route, diagnostics: &mut Diagnostics) {
     if forwards || !does_something_else {
         return;
     }
+    let of_answers = |of: fn(&raw::Validate) -> Option<Range<usize>>| raw.validate.as_ref().and_then(of);
     let spans = [
         ("rewrite", raw.rewrite.as_ref().map(Spanned::span)),
         ("retry", raw.retry.as_ref().map(Spanned::span)),
+        ("max_body", raw.max_body.as_ref().map(Spanned::span)),
+        (
+            "response_body",
+            of_answers(|validate| validate.response_body.as_ref().map(Spanned::span)),
+        ),
+        (
+            "openapi_responses",
+            of_answers(|validate| validate.openapi_responses.as_ref().map(Spanned::span)),
+        ),
         (
             "mirror",
             raw.mirror.as_ref().and_then(|mirror| mirror.0.first()).map(Spanned::span),
@@ -235,21 +258,13 @@ fn requirements(raw: &raw::Route, is_anonymous: bool, diagnostics: &mut Diagnost
 fn body_rules(
     route: &str,
     raw: &raw::Validate,
+    at_most: Option<u64>,
     known: &Known,
     settings: &Settings,
     files: &mut Files<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<BodyRules> {
-    let schema = raw.body.as_ref().map(|path| match load_schema(path.get_ref(), files) {
-        Ok(schema) => Some(schema),
-        Err(message) => {
-            let message = format!("the schema `{}` of route `{route}`: {message}", path.get_ref());
-            diagnostics
-                .error(path.span(), message)
-                .hint("paths are relative to the config; the schema is JSON Schema 2020-12");
-            None
-        }
-    });
+    let schema = raw.body.as_ref().map(|path| schema(route, path, files, diagnostics));
     let description = raw
         .openapi
         .as_ref()
@@ -281,9 +296,12 @@ fn body_rules(
             .error(empty.span(), "`content_types` is empty")
             .hint("leave it out");
     }
-    let max_body = raw.max_body.as_ref().map_or(Some(settings.max_body), |max| {
-        diagnostics.size("`max_body`", max, 1..=1 << 30)
-    });
+    let max_body = raw
+        .max_body
+        .as_ref()
+        .map_or(Some(at_most.unwrap_or(settings.max_body)), |max| {
+            diagnostics.size("`max_body`", max, 1..=1 << 30)
+        });
     let mut content_types = content_types?;
     if content_types.is_empty() && raw.body.is_some() {
         // A body that is judged as JSON has to be JSON to whoever reads it next.
@@ -293,8 +311,49 @@ fn body_rules(
         schema: transpose(schema)?,
         description: transpose(description)?,
         content_types,
-        max_body: max_body?,
+        max_body: max_body?.min(at_most.unwrap_or(u64::MAX)),
     })
+}
+
+/// A schema.
+fn schema(
+    route: &str,
+    path: &Spanned<String>,
+    files: &mut Files<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<jsonschema::Validator> {
+    load_schema(path.get_ref(), files)
+        .map_err(|message| {
+            let message = format!("the schema `{}` of route `{route}`: {message}", path.get_ref());
+            diagnostics
+                .error(path.span(), message)
+                .hint("paths are relative to the config; the schema is JSON Schema 2020-12");
+        })
+        .ok()
+}
+
+/// What answers should be: nothing where nobody asks for that, and none within where it has a mistake.
+fn answer_rules(
+    route: &str,
+    raw: &raw::Validate,
+    settings: &Settings,
+    files: &mut Files<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Option<AnswerRules>> {
+    let described = raw.openapi_responses.as_ref().is_some_and(|wanted| *wanted.get_ref());
+    if let Some(idle) = raw.openapi_responses.as_ref().filter(|_| raw.openapi.is_none()) {
+        let error = diagnostics.error(idle.span(), "`openapi_responses` has no effect without `openapi`");
+        error.hint("take it out");
+    }
+    let schema = raw.response_body.as_ref().map(|path| schema(route, path, files, diagnostics));
+    if schema.is_none() && !described {
+        return None;
+    }
+    Some(transpose(schema).map(|schema| AnswerRules {
+        schema,
+        described,
+        max_body: settings.max_body,
+    }))
 }
 
 /// An API's description. Routes that name the same one share it.
@@ -318,11 +377,12 @@ fn description(
         return None;
     }
     let base = base.map(|base| base.get_ref().clone());
-    let key = (path.get_ref().clone(), base);
+    let judged = raw.openapi_responses.as_ref().is_some_and(|wanted| *wanted.get_ref());
+    let key = (path.get_ref().clone(), base, judged);
     if let Some(loaded) = known.descriptions.borrow().get(&key) {
         return loaded.clone();
     }
-    let loaded = files(path.get_ref()).and_then(|text| load_description(&text, key.1.as_deref()));
+    let loaded = files(path.get_ref()).and_then(|text| load_description(&text, key.1.as_deref(), judged));
     let loaded = match loaded {
         Ok(loaded) => Some(Arc::new(loaded)),
         Err(message) => {

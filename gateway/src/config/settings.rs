@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use routing::config::{Diagnostics, OneOrMany, Spanned};
+use routing::config::{Diagnostics, OneOrMany, Spanned, nearest};
 
 use super::raw;
 use crate::exchange::Cidr;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub drain: Duration,
     /// The mesh to join, where there is a `[mesh]` section.
     pub mesh: Option<MeshSettings>,
+    /// The store of the quotas that several gateways share, where there is one.
+    pub quotas: Option<QuotaStore>,
     pub(crate) trusted_proxies: Vec<Cidr>,
 }
 
@@ -45,6 +47,40 @@ pub struct CertificateFiles {
     pub cert_file: Spanned<String>,
     /// The private key in PEM.
     pub key_file: Spanned<String>,
+}
+
+/// Where quotas are kept that several gateways share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaStore {
+    /// A server that speaks the protocol of Redis: `redis://` or `rediss://` (by TLS), with a password where it wants one.
+    pub redis: Secret,
+    /// How long a request waits for it: 1 ms to 5 s, default 50 ms.
+    pub timeout: Duration,
+    /// What becomes of requests as long as it does not answer.
+    pub when_down: WhenDown,
+}
+
+/// What becomes of requests that are counted where nobody answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDown {
+    /// Each gateway counts for itself. The default.
+    Local,
+    /// They are let in.
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+impl WhenDown {
+    const ALL: [(&str, Self); 3] = [("local", Self::Local), ("open", Self::Open), ("closed", Self::Closed)];
+}
+
+impl fmt::Display for WhenDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = Self::ALL.iter().find(|(_, own)| own == self);
+        f.write_str(own.map_or("", |(word, _)| word))
+    }
 }
 
 /// What the `[mesh]` section says.
@@ -82,6 +118,8 @@ const MAX_HEADER: u64 = 64 << 10;
 const MAX_URI: u64 = 16 << 10;
 const MAX_BODY: u64 = 1 << 20;
 const DRAIN: Duration = Duration::from_secs(30);
+/// A store in the same room answers in a tenth of a millisecond; one that takes longer than this is not worth the wait.
+const QUOTAS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Compiles both sections; what is wrong in them is reported and has its default.
 pub(super) fn compile(gateway: raw::Gateway, mesh: Option<raw::Mesh>, diagnostics: &mut Diagnostics) -> Settings {
@@ -117,8 +155,47 @@ pub(super) fn compile(gateway: raw::Gateway, mesh: Option<raw::Mesh>, diagnostic
             ingress: mesh.ingress.map(|ingress| url(ingress, "https://mesh.example", diagnostics)),
             handoff_key: mesh.handoff_key.map(Secret),
         }),
+        quotas: gateway
+            .quotas
+            .and_then(|quotas| quota_store(quotas.into_inner(), diagnostics)),
         trusted_proxies,
     }
+}
+
+fn quota_store(raw: raw::Quotas, diagnostics: &mut Diagnostics) -> Option<QuotaStore> {
+    let timeout = raw.timeout.as_ref().map_or(Some(QUOTAS_TIMEOUT), |timeout| {
+        diagnostics.duration("`timeout`", timeout, Duration::from_millis(1)..=Duration::from_secs(5))
+    });
+    let words = || WhenDown::ALL.iter().map(|(word, _)| *word);
+    let when_down = raw.when_down.as_ref().map_or(Some(WhenDown::Local), |text| {
+        let known = WhenDown::ALL.iter().find(|(word, _)| word == text.get_ref());
+        if known.is_none() {
+            let error = diagnostics.error(text.span(), format!("`{}` is nothing that can be done then", text.get_ref()));
+            error.hint(match nearest(text.get_ref(), words()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", words().collect::<Vec<_>>().join(", ")),
+            });
+        }
+        known.map(|(_, when_down)| *when_down)
+    });
+    let is_server = raw.redis.get_ref().parse::<http::Uri>().is_ok_and(|uri| {
+        let path = uri.path().trim_start_matches('/');
+        matches!(uri.scheme_str(), Some("redis" | "rediss"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && (path.is_empty() || path.parse::<u16>().is_ok())
+            && uri.query().is_none()
+    });
+    if !is_server {
+        // Without the text: it may hold a password.
+        let error = diagnostics.error(raw.redis.span(), "`redis` is not the URL of a Redis server");
+        error.hint("write it as \"redis://10.0.0.5:6379\", \"rediss://USER:${REDIS_PASSWORD}@HOST:6380/0\" for TLS");
+    }
+    Some(QuotaStore {
+        redis: Secret(raw.redis.into_inner()),
+        timeout: timeout?,
+        when_down: when_down?,
+    })
+    .filter(|_| is_server)
 }
 
 fn certificates(tls: Spanned<OneOrMany<raw::Tls>>, diagnostics: &mut Diagnostics) -> Vec<CertificateFiles> {

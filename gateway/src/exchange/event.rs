@@ -35,8 +35,9 @@ pub enum Event {
     Keys(Keys),
     /// Whether the request was let in, after [`Step::Enter`](super::Step::Enter).
     Entered(bool),
-    /// What came of each quota, after [`Step::Take`](super::Step::Take) and in its order.
-    Taken(Vec<Taken>),
+    /// What came of each quota, after [`Step::Take`](super::Step::Take) and in its order; none where whoever keeps it did not say,
+    /// or was not asked because another one refuses.
+    Taken(Vec<Option<Taken>>),
     /// An upstream's head, where the attempt asked to be told.
     Head {
         /// The attempt that it answers.
@@ -106,4 +107,6 @@ pub enum Failure {
     Identity,
     /// The upstream broke the protocol.
     Protocol,
+    /// The request's body is longer than [the attempt](super::Attempt::max_body) may send.
+    BodyTooLarge,
 }

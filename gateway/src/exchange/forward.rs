@@ -8,9 +8,10 @@ use routing::{Moment, Now, Reason};
 
 use super::problem::{Problem, detail_of, reason_of};
 use super::request::{Request, Turn};
-use super::{Answer, Attempt, AttemptBody, AttemptId, Event, Failure, Inherit, Step};
+use super::{Answer, Attempt, AttemptBody, AttemptId, Event, Failure, Inherit, Observe, Step};
 use crate::Memory;
 use crate::config::{Mirror, policy_edit_count};
+use crate::validate::Chosen;
 
 /// Copies are numbered from here on, beyond every attempt that a retry policy may ask for.
 const COPIES: u32 = 1 << 16;
@@ -81,6 +82,7 @@ impl Forwarding {
                     None => Forwarded::Over(Step::Forward {
                         attempt,
                         edits: request.response_edits(),
+                        observe: observe(request),
                     }),
                 }
             }
@@ -165,10 +167,12 @@ impl Forwarding {
             } else {
                 AttemptBody::Empty
             },
+            max_body: request.max_body.filter(|_| !request.is_buffered),
             deadline: policy.timeouts.attempt_deadline(now.moment, request.deadline),
             answer: Answer::Forward {
                 edits: request.response_edits(),
                 judge: self.judged(request),
+                observe: observe(request),
             },
         };
         Step::Send {
@@ -194,6 +198,16 @@ struct Failed {
     cause: Cause,
     retry_after: Option<Duration>,
     replayable: bool,
+}
+
+/// How the answer is judged on its way. One to HEAD has no body.
+fn observe(request: &Request) -> Option<Observe> {
+    let rules = request.policy().answers.as_ref()?;
+    (request.method != http::Method::HEAD).then(|| Observe {
+        route: request.route,
+        operation: request.chosen.and_then(Chosen::operation),
+        max_body: rules.max_body,
+    })
 }
 
 /// Adds a copy of the first attempt for each mirror that gets one. A copy carries no body but one that was read, since a body that
@@ -228,7 +242,7 @@ fn cause(failure: Failure) -> Option<Cause> {
         Failure::Connect => Some(Cause::ConnectFailure),
         Failure::Reset => Some(Cause::Reset),
         Failure::Timeout => Some(Cause::Timeout),
-        // A full upstream or one without endpoints is not helped by more requests, and a wrong identity or protocol stays wrong.
-        Failure::NoEndpoint | Failure::Overloaded | Failure::Identity | Failure::Protocol => None,
+        // A full upstream or one without endpoints is not helped by more requests, and what is wrong stays wrong.
+        Failure::NoEndpoint | Failure::Overloaded | Failure::Identity | Failure::Protocol | Failure::BodyTooLarge => None,
     }
 }

@@ -28,8 +28,8 @@ pub(crate) use forwarded::Cidr;
 pub(crate) use gather::{ITEM, MAX_BRANCHES};
 pub use problem::refuse;
 pub use step::{
-    Answer, Attempt, AttemptBody, AttemptId, Edit, Fetch, Inherit, KeyId, KeySetId, Respond, RouteId, Step, UpstreamId, Verify,
-    VerifyKey,
+    Answer, Attempt, AttemptBody, AttemptId, Edit, Fetch, Inherit, KeyId, KeySetId, Observe, Respond, RouteId, Step,
+    UpstreamId, Verify, VerifyKey,
 };
 
 use authenticate::Checking;

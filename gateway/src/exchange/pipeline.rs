@@ -17,7 +17,7 @@ use super::request::{Request, Turn, known};
 use super::{Arrival, BodyRead, Edit, Exchange, Respond, RouteId, Stage, Step, cors, fault, forwarded, limit, names, trace};
 use crate::auth::Missing;
 use crate::config::{Action, Policy};
-use crate::validate::{BodyRefusal, BodyRules, Head, HeadRefusal};
+use crate::validate::{BodyRefusal, BodyRules, Head, HeadRefusal, is_coded, said_length};
 use crate::{Gateway, Memory};
 
 /// How far a request came.
@@ -229,6 +229,9 @@ fn note(
         method,
         request_id,
         has_body: arrival.has_body,
+        max_body: policy
+            .max_body
+            .filter(|_| arrival.has_body && said_length(head.fields).is_none()),
         is_buffered: false,
         deadline: policy.timeouts.deadline(arrival.now.moment),
         seed,
@@ -311,8 +314,16 @@ fn authorise(request: &Request) -> Result<(), Problem> {
 /// Notes what is wrong with the request by what its head says, and which operation of an API's description it is for.
 fn judge_head(request: &mut Request, arrival: &Arrival<'_>, view: &View<'_>) {
     let gateway = Arc::clone(&request.gateway);
-    let rules = gateway.route(request.route).and_then(|route| route.policy.body.as_ref());
-    let Some(rules) = rules else { return };
+    let Some(policy) = gateway.route(request.route).map(|route| &route.policy) else {
+        return;
+    };
+    let said = said_length(arrival.head.fields).filter(|_| arrival.has_body);
+    if said.zip(policy.max_body).is_some_and(|(said, max)| said > max) {
+        let reason = Reason::BodyTooLarge;
+        request.head_refusal = Some(Problem::new(reason, body_detail(reason)));
+        return;
+    }
+    let Some(rules) = &policy.body else { return };
     if let Some(reason) = refuse_body(rules, arrival) {
         request.head_refusal = Some(Problem::new(reason, body_detail(reason)));
         return;
@@ -359,14 +370,10 @@ fn refuse_body(rules: &BodyRules, arrival: &Arrival<'_>) -> Option<Reason> {
         // There is nothing that could follow a schema.
         return rules.schema.is_some().then_some(Reason::BodyMalformed);
     }
-    if rules.says_too_long(fields) {
+    if said_length(fields).is_some_and(|said| said > rules.max_body) {
         return Some(Reason::BodyTooLarge);
     }
-    // A body in a coding is none that this could read, and reading it otherwise than its recipient is no check (RFC 9110 §8.4).
-    let is_coded = rules.schema.is_some()
-        && fields
-            .first("content-encoding")
-            .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let is_coded = rules.schema.is_some() && is_coded(fields);
     (is_coded || !rules.accepts_type(fields)).then_some(Reason::UnsupportedMediaType)
 }
 

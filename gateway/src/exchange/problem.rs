@@ -161,6 +161,7 @@ pub(super) fn reason_of(failure: Failure) -> Reason {
         Failure::Overloaded => Reason::Overloaded,
         Failure::Identity => Reason::UpstreamIdentity,
         Failure::Protocol => Reason::UpstreamProtocol,
+        Failure::BodyTooLarge => Reason::BodyTooLarge,
     }
 }
 
@@ -174,6 +175,7 @@ pub(super) fn detail_of(failure: Failure) -> &'static str {
         Failure::Overloaded => "too many requests to the upstream are under way",
         Failure::Identity => "the upstream could not prove who it is",
         Failure::Protocol => "the upstream broke the protocol",
+        Failure::BodyTooLarge => "the body is longer than this route accepts",
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) request_id: HeaderValue,
     /// Whether a body has to be sent along.
     pub(super) has_body: bool,
+    /// The longest body that may be sent along, where its length is not known.
+    pub(super) max_body: Option<u64>,
     /// Whether the driver holds the whole body.
     pub(super) is_buffered: bool,
     /// When the whole request is over.

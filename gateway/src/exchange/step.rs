@@ -47,7 +47,8 @@ pub enum Step {
         /// How many there may be.
         limit: u32,
     },
-    /// Take one request from each of these quotas, or from none where one refuses, and tell [`Event::Taken`](super::Event::Taken).
+    /// Take one request from each of these quotas, or from none where one refuses, and tell [`Event::Taken`](super::Event::Taken). A
+    /// driver without a store for the quotas that are shared does not know what becomes of those.
     Take(Vec<Take>),
     /// Make these attempts, beside those under way. Those whose answer is to be [discarded](Answer::Discard) come last.
     Send {
@@ -70,6 +71,8 @@ pub enum Step {
         attempt: AttemptId,
         /// Edits of its header fields.
         edits: Vec<Edit>,
+        /// How it is judged on its way.
+        observe: Option<Observe>,
     },
     /// Answer with this and drop the attempts under way; the exchange is over.
     Respond(Respond),
@@ -138,6 +141,10 @@ pub struct Attempt {
     pub edits: Vec<Edit>,
     /// The body to send.
     pub body: AttemptBody,
+    /// The longest body to send, in bytes, where its length is not known before it ends: a longer one is
+    /// [`Failure::BodyTooLarge`](super::Failure::BodyTooLarge), or breaks off the answer that came first. It is the client's fault and not
+    /// the endpoint's.
+    pub max_body: Option<u64>,
     /// When it counts as [`Failure::Timeout`](super::Failure::Timeout): where its head did not come by then, or, where its answer is
     /// read, its body.
     pub deadline: Moment,
@@ -173,6 +180,8 @@ pub enum Answer {
         edits: Vec<Edit>,
         /// The status codes that the exchange wants to judge.
         judge: Vec<u16>,
+        /// How one that is forwarded is judged on its way.
+        observe: Option<Observe>,
     },
     /// Nothing: read it to its end and drop it. Neither the exchange nor its client waits for it, or hears of it, and it outlives both.
     Discard,
@@ -181,6 +190,18 @@ pub enum Answer {
         /// The longest body that is accepted, in bytes.
         limit: u64,
     },
+}
+
+/// An answer that is judged while it is forwarded, which changes nothing about it: keep a copy of its body as it goes by, and ask
+/// [`Gateway::judge_answer`](crate::Gateway::judge_answer) when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observe {
+    /// The route.
+    pub route: RouteId,
+    /// The operation of the route's description that was asked for.
+    pub operation: Option<u32>,
+    /// The longest body to keep a copy of, in bytes; one that is longer is [`BodyRead::TooLarge`](super::BodyRead::TooLarge).
+    pub max_body: u64,
 }
 
 /// One change of a message's header fields.

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::HeaderValue;
 
 use super::*;
+use crate::exchange::BodyRead;
 
 fn compile(list: &[(&str, &str)]) -> Result<Validator, String> {
     let map: HashMap<&str, &str> = list.iter().copied().collect();
@@ -159,14 +160,66 @@ fn only_the_media_type_without_its_parameters_counts() {
 }
 
 #[test]
-fn a_length_over_the_limit_is_known_before_the_body_is_read() {
-    let rules = rules("true");
+fn a_body_says_how_long_it_is_before_it_is_read() {
     let says = |length: &'static str| {
         let mut fields = HeaderMap::new();
         fields.insert("content-length", HeaderValue::from_static(length));
-        rules.says_too_long(&fields)
+        said_length(&fields)
     };
-    assert!(says("101"));
-    assert!(!says("100"));
-    assert!(!says("x"));
+    assert_eq!(says("101"), Some(101));
+    assert_eq!(says("x"), None);
+    assert_eq!(said_length(&HeaderMap::new()), None);
+}
+
+/// What is wrong with an answer of this status, type and body for this schema.
+fn answered(status: u16, kind: &'static str, body: &'static str) -> Vec<String> {
+    let files = [("s.json", r#"{"type":"object","required":["id"]}"#)];
+    let rules = AnswerRules {
+        schema: Some(compile(&files).unwrap()),
+        described: false,
+        max_body: 100,
+    };
+    let mut fields = HeaderMap::new();
+    fields.insert("content-type", HeaderValue::from_static(kind));
+    rules.judge(None, status, &fields, &BodyRead::Whole(body.into()))
+}
+
+#[test]
+fn an_answer_that_says_yes_is_held_against_its_schema() {
+    assert_eq!(answered(200, "application/json", r#"{"id":1}"#), Vec::<String>::new());
+    assert_eq!(
+        answered(200, "application/hal+json; charset=utf-8", r#"{"id":1}"#),
+        Vec::<String>::new()
+    );
+    let wrong = answered(201, "application/json", "{}");
+    assert!(
+        wrong.len() == 1 && wrong[0].starts_with("``: ") && wrong[0].contains("id"),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        answered(200, "text/html", "{}"),
+        ["the content-type is not JSON: `text/html`"]
+    );
+    let wrong = answered(200, "application/json", "{");
+    assert!(wrong[0].starts_with("the body is not JSON"), "{wrong:?}");
+    for no_content in [204, 205, 304, 404, 500] {
+        assert_eq!(answered(no_content, "text/plain", ""), Vec::<String>::new(), "{no_content}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_not_judged() {
+    let rules = AnswerRules {
+        schema: Some(compile(&[("s.json", "false")]).unwrap()),
+        described: false,
+        max_body: 100,
+    };
+    let mut fields = HeaderMap::new();
+    fields.insert("content-type", HeaderValue::from_static("application/json"));
+    let judge = |fields: &HeaderMap, body: BodyRead| rules.judge(None, 200, fields, &body).len();
+    assert_eq!(judge(&fields, BodyRead::Whole("{}".into())), 1);
+    assert_eq!(judge(&fields, BodyRead::TooLarge), 0);
+    assert_eq!(judge(&fields, BodyRead::Broken), 0);
+    fields.insert("content-encoding", HeaderValue::from_static("gzip"));
+    assert_eq!(judge(&fields, BodyRead::Whole("{}".into())), 0);
 }

@@ -180,6 +180,8 @@ pub(crate) struct Network {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) memory: Memory,
     pub(crate) limiter: Limiter,
+    /// The quotas that are shared, as long as their store answers.
+    pub(crate) store: Option<Limiter>,
     pub(crate) occupancy: Arc<Occupancy>,
     pub(crate) now: Now,
     pub(crate) scripts: Vec<Script>,
@@ -209,6 +211,7 @@ impl Network {
             gateway: Arc::clone(gateway),
             memory: Memory::new(gateway),
             limiter: Limiter::new(1024, 0),
+            store: Some(Limiter::new(1024, 0)),
             occupancy: Arc::default(),
             now: Now {
                 moment: Moment(1_000_000_000),
@@ -284,7 +287,12 @@ impl Network {
                     entered = self.occupancy.enter(key, limit);
                     event = Some(Event::Entered(entered.is_some()));
                 }
-                Step::Take(takes) => event = Some(Event::Taken(self.limiter.take_all(&takes, self.now.moment))),
+                Step::Take(takes) => {
+                    let half = self.limiter.take_here(&takes, self.now.moment);
+                    let elsewhere = half.elsewhere();
+                    let said = self.store.as_ref().map(|store| store.take_all(&elsewhere, self.now.moment));
+                    event = Some(Event::Taken(half.settle(&self.limiter, said, self.now.moment)));
+                }
                 Step::Send { route: of, attempts } => {
                     route = of;
                     let flown = attempts.into_iter().map(|attempt| self.fly(request, attempt, start));
@@ -293,7 +301,7 @@ impl Network {
                 }
                 Step::Wait { until } => wait = Some(until),
                 Step::Pending => {}
-                Step::Forward { attempt, edits } => {
+                Step::Forward { attempt, edits, .. } => {
                     let at = held
                         .iter()
                         .position(|(id, ..)| *id == attempt)
@@ -363,6 +371,15 @@ impl Network {
             (Some(BodyRead::Whole(body)), gateway::exchange::AttemptBody::Request) => body.clone(),
             _ => Bytes::new(),
         };
+        if attempt.max_body.is_some_and(|max| u64::try_from(body.len()).unwrap() > max) {
+            // The upstream saw a part of it, and nobody hears of that.
+            return Flight {
+                at: self.now.moment,
+                attempt,
+                outcome: Err(Failure::BodyTooLarge),
+                head_told: false,
+            };
+        }
         let place = self
             .scripts
             .iter()
@@ -527,11 +544,16 @@ pub(crate) fn replay(network: &Network, request: &Request, entropy: [u8; 32], at
 
 /// A token signed with HS256.
 pub(crate) fn token(secret: &str, claims: &serde_json::Value) -> String {
+    token_of(None, secret, claims)
+}
+
+/// The same, of another type than `JWT`.
+pub(crate) fn token_of(typ: Option<&str>, secret: &str, claims: &serde_json::Value) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let message = format!(
         "{}.{}",
-        URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#),
+        URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","typ":"{}"}}"#, typ.unwrap_or("JWT"))),
         URL_SAFE_NO_PAD.encode(claims.to_string())
     );
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());

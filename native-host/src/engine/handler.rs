@@ -188,7 +188,7 @@ fn incoming(inbound: &Inbound) -> Option<Request<WasiBody>> {
     let head = &inbound.head;
     let body = inbound
         .body
-        .reader()
+        .reader(None)
         .map_err(|error| Error::InternalError(Some(error.to_string())))
         .boxed_unsync();
     let mut request = Request::new(body);

@@ -24,7 +24,7 @@ pub(crate) trait Engine: 'static {
     type Exchange;
 
     /// The snapshot that decides.
-    fn gateway(&self) -> &Gateway;
+    fn gateway(&self) -> &Arc<Gateway>;
 
     /// The engine for the next snapshot; none where the decider is another engine's.
     fn succeed(&self, gateway: Arc<Gateway>, keys: &Arc<KeyStore>, decider: Decider) -> Option<Self>

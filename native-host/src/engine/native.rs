@@ -28,7 +28,7 @@ impl Native {
 impl Engine for Native {
     type Exchange = Exchange;
 
-    fn gateway(&self) -> &Gateway {
+    fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
 

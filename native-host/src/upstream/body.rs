@@ -15,12 +15,15 @@ use super::by_codec::Call;
 use super::by_hyper::Lease;
 use super::shared::Choice;
 use crate::body::Error;
+use crate::observe::{Observer, saw};
 
 /// An upstream's body.
 pub(crate) struct UpstreamBody {
     source: Source,
     /// The counts of requests in flight, which this is one of until it ends.
     permit: Option<Held>,
+    /// Who looks at it as it goes by.
+    observer: Option<Box<Observer>>,
 }
 
 /// What an upstream counts as under way.
@@ -53,11 +56,20 @@ impl UpstreamBody {
         let mut body = Self {
             source,
             permit: Some(permit),
+            observer: None,
         };
         if body.is_end_stream() {
             body.end();
         }
         body
+    }
+
+    /// Shows what comes to an observer.
+    pub(crate) fn observe(&mut self, observer: Observer) {
+        if self.is_end_stream() {
+            return observer.judge();
+        }
+        self.observer = Some(Box::new(observer));
     }
 
     /// Goes on sending what is left of the request.
@@ -77,6 +89,9 @@ impl UpstreamBody {
     /// Gives back what the body held.
     fn end(&mut self) {
         self.permit = None;
+        if let Some(observer) = self.observer.take() {
+            observer.judge();
+        }
         if let Source::Hyper(_, lease) = &mut self.source
             && let Some(lease) = lease.take()
         {
@@ -96,6 +111,7 @@ impl http_body::Body for UpstreamBody {
             Source::Hyper(body, _) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
             Source::Mesh(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
         };
+        saw(&mut this.observer, frame.as_ref());
         if frame.is_none() || this.is_end_stream() {
             this.end();
         }

@@ -20,6 +20,7 @@ use gateway::exchange::{Attempt, Failure, UpstreamId};
 use http::StatusCode;
 
 use crate::alarm::Alarms;
+use crate::body::Fault;
 use crate::clock::{Clock, Random};
 use crate::inbound::Inbound;
 use crate::metrics::{self, AttemptKey, Outcome};
@@ -135,6 +136,10 @@ impl Upstreams {
             }
             Connection::Nowhere => Err(Failure::NoEndpoint),
         };
+        let answered = answered.map_err(|failure| match inbound.body.fault() {
+            Some(Fault::TooLong) => Failure::BodyTooLarge,
+            _ => failure,
+        });
         let outcome = match &answered {
             Ok(answered) => Outcome::Status(answered.status()),
             Err(failure) => Outcome::Failed(label(*failure)),
@@ -173,7 +178,10 @@ impl Upstreams {
             .as_ref()
             .map(|(head, _)| StatusCode::from_u16(head.status()).unwrap_or_default())
             .map_err(|failure| *failure);
-        choice.answered(status, self.clock.now().moment);
+        // What the client does wrong says nothing of the endpoint.
+        if sent.is_ok() || inbound.body.fault().is_none() {
+            choice.answered(status, self.clock.now().moment);
+        }
         let (head, source) = sent?;
         if let Some(retry_after) = head.retry_after() {
             choice.rest(&retry_after, self.clock.now());
@@ -244,5 +252,6 @@ fn label(failure: Failure) -> &'static str {
         Failure::Overloaded => "overloaded",
         Failure::Identity => "identity",
         Failure::Protocol => "protocol",
+        Failure::BodyTooLarge => "body-too-large",
     }
 }

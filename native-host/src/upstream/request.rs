@@ -102,7 +102,7 @@ pub(super) fn build(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValu
 
 fn body(attempt: &Attempt, inbound: &Inbound) -> AttemptBody {
     match attempt.body {
-        exchange::AttemptBody::Request => inbound.body.reader(),
+        exchange::AttemptBody::Request => inbound.body.reader(attempt.max_body),
         exchange::AttemptBody::Empty => AttemptBody::Empty,
     }
 }

@@ -82,7 +82,7 @@ impl Shared {
             upstreams: upstreams.collect(),
             mesh: self.mesh.clone(),
             keys: self.keys.succeed(gateway),
-            quotas: self.quotas.clone(),
+            quotas: self.quotas.succeed(gateway),
             clock: self.clock,
         }
     }

@@ -257,3 +257,54 @@ fn a_self_made_answer_to_head_has_no_body_and_its_connection_goes_on() {
     client.send("GET /here HTTP/1.1\r\nhost: test\r\n\r\n");
     assert_eq!(client.answer().text(), "next");
 }
+
+#[test]
+fn an_answer_that_is_not_as_it_should_be_is_counted_and_forwarded() {
+    use native_host::EngineKind;
+    let upstream = Upstream::answering(|request| {
+        let body = if request.line.contains("good") {
+            "{\"id\":1}"
+        } else {
+            "{\"id\":\"x\"}"
+        };
+        ok(body).replace("\r\n\r\n", "\r\ncontent-type: application/json\r\n\r\n")
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("a.json"),
+        "{\"properties\":{\"id\":{\"type\":\"integer\"}}}",
+    )
+    .unwrap();
+    let config = everything_to(upstream.address) + "validate = { response_body = \"a.json\" }\n";
+    let gateway = crate::support::gateway_in(folder, &config, EngineKind::Native, |_| {});
+    let count = || {
+        let metrics = gateway.admin("/metrics");
+        let mut lines = metrics.text().lines();
+        lines
+            .find(|line| line.starts_with("heddle_invalid_answers_total{"))
+            .map(str::to_owned)
+    };
+    assert_eq!(gateway.get("/good").text(), "{\"id\":1}");
+    assert_eq!(gateway.get("/bad").text(), "{\"id\":\"x\"}");
+    let counted = eventually("it is counted", count);
+    assert!(counted.ends_with("} 1"), "{counted}");
+}
+
+#[test]
+fn a_client_that_sends_too_much_or_breaks_off_ejects_no_endpoint() {
+    let upstream = Upstream::answering(|_| ok("fine"));
+    let config = everything_to(upstream.address).replace(
+        "}]\n",
+        "}]\noutlier = { consecutive_failures = 1, ejection = \"1h\", max_ejected = 1.0 }\n",
+    ) + "max_body = \"8B\"\n";
+    assert!(config.contains("outlier"), "{config}");
+    let gateway = gateway(&config);
+    let head = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = gateway.ask(&format!("{head}9\r\n123456789\r\n0\r\n\r\n"));
+    assert_eq!((answer.status, answer.reason().as_str()), (413, "body-too-large"));
+    // And one that does not know how chunks are written.
+    let mut client = gateway.connect();
+    client.send(format!("{head}2\r\nab\r\nnonsense\r\n"));
+    assert!(client.closes() || client.try_answer().is_none_or(|answer| answer.status >= 400));
+    assert_eq!(gateway.get("/").text(), "fine");
+}

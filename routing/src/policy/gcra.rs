@@ -17,9 +17,9 @@ use crate::Moment;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rate {
     /// Nanoseconds between two requests.
-    interval: u64,
+    pub(super) interval: u64,
     /// How many may come at once.
-    burst: u32,
+    pub(super) burst: u32,
 }
 
 /// What taking one request from a quota came to.

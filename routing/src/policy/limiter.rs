@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rate, Taken};
+use super::{Kept, Rate, Taken};
 use crate::Moment;
 
 /// Whose quota: a hash of the limit and of what it counts by.
@@ -23,6 +23,8 @@ pub struct Take {
     pub key: LimitKey,
     /// How much there is.
     pub rate: Rate,
+    /// Where it is kept.
+    pub kept: Kept,
 }
 
 /// The quotas.
@@ -68,7 +70,7 @@ impl Limiter {
         }
     }
 
-    /// Takes one request from each of these quotas, or from none of them where one refuses.
+    /// Takes one request from each of these quotas, or from none of them where one refuses, wherever they should be kept.
     ///
     /// Quotas are taken from one after the other, and given back where a later one refuses. In between another request may find
     /// one less than there is; never one more.
@@ -116,7 +118,7 @@ impl Limiter {
     }
 
     /// How a quota stands, without taking from it; it refuses only where it would refuse.
-    fn look(&self, take: &Take, now: Moment) -> Taken {
+    pub(super) fn look(&self, take: &Take, now: Moment) -> Taken {
         let (mut shard, set) = self.set(take.key);
         let known = shard.set(set, self.sets).iter().find(|slot| slot.key == take.key);
         let whole = known.map_or(Moment::default(), |slot| slot.whole);
@@ -187,6 +189,7 @@ mod tests {
         Take {
             key: LimitKey(bytes),
             rate: Rate::new(limit, Duration::from_secs(60), limit).unwrap(),
+            kept: Kept::Here,
         }
     }
 

@@ -14,6 +14,7 @@ mod limiter;
 mod occupancy;
 mod outlier;
 mod retry;
+mod shared;
 mod timeout;
 
 pub use breaker::{Breaker, BreakerSettings, Connected, Pending, Permit, Refused};
@@ -26,4 +27,5 @@ pub use limiter::{LimitKey, Limiter, Take};
 pub use occupancy::{Entered, Occupancy};
 pub use outlier::{Health, OutlierSettings, SuccessRate};
 pub use retry::{Backoff, Cause, Retry, RetryOn, Try, retry_after};
+pub use shared::{Half, Kept, redis};
 pub use timeout::Timeouts;

@@ -390,6 +390,7 @@ fn attempt(request: &Request, aggregate: &Aggregate, number: usize, branch: &Bra
         inherit: Inherit::Nothing,
         edits,
         body: AttemptBody::Empty,
+        max_body: None,
         deadline,
         answer: Answer::Read {
             limit: aggregate.max_body,

@@ -1,14 +1,14 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use proptest::prelude::*;
-use routing::policy::{LimitKey, Rate, Take, Taken};
+use routing::policy::{Kept, LimitKey, Rate, Take, Taken};
 use routing::{Moment, Now, RequestHead, Scheme};
 use std::time::Duration;
 
 use super::*;
 use crate::exchange::{
-    Answer, Attempt, AttemptBody, AttemptId, BodyRead, Edit, Failure, Fetch, Inherit, KeyId, KeySetId, Keys, Respond, RouteId,
-    UpstreamId, Verify, VerifyKey,
+    Answer, Attempt, AttemptBody, AttemptId, BodyRead, Edit, Failure, Fetch, Inherit, KeyId, KeySetId, Keys, Observe, Respond,
+    RouteId, UpstreamId, Verify, VerifyKey,
 };
 
 const NOW: Now = Now {
@@ -72,11 +72,14 @@ fn every_event_comes_over_whole() {
         Event::Keys(Keys::Set(Bytes::from_static(b"{}"))),
         Event::Keys(Keys::Unchanged),
         Event::Entered(true),
-        Event::Taken(vec![Taken {
-            refused: Some(Duration::from_millis(1)),
-            remaining: 3,
-            reset: Duration::from_secs(9),
-        }]),
+        Event::Taken(vec![
+            Some(Taken {
+                refused: Some(Duration::from_millis(1)),
+                remaining: 3,
+                reset: Duration::from_secs(9),
+            }),
+            None,
+        ]),
         Event::Head {
             attempt,
             status: 503,
@@ -110,10 +113,16 @@ fn every_step_comes_over_whole() {
         inherit: Inherit::Request,
         edits: edits(),
         body: AttemptBody::Request,
+        max_body: Some(9),
         deadline: Moment(99),
         answer: Answer::Forward {
             edits: edits(),
             judge: vec![502, 503],
+            observe: Some(Observe {
+                route: RouteId(4),
+                operation: Some(2),
+                max_body: 1 << 20,
+            }),
         },
     };
     let read = Attempt {
@@ -122,6 +131,7 @@ fn every_step_comes_over_whole() {
         host: None,
         answer: Answer::Read { limit: 10 },
         body: AttemptBody::Empty,
+        max_body: None,
         inherit: Inherit::Nothing,
         ..attempt.clone()
     };
@@ -155,6 +165,7 @@ fn every_step_comes_over_whole() {
         Step::Take(vec![Take {
             key: LimitKey([5; 16]),
             rate: Rate::new(100, Duration::from_secs(60), 7).unwrap(),
+            kept: Kept::Shared { or_here: true },
         }]),
         Step::Send {
             route: RouteId(4),
@@ -165,6 +176,7 @@ fn every_step_comes_over_whole() {
         Step::Forward {
             attempt: AttemptId(3),
             edits: edits(),
+            observe: None,
         },
         Step::Respond(Respond {
             route: None,
@@ -190,6 +202,7 @@ fn a_field_that_is_no_header_field_is_refused() {
     let step = Step::Forward {
         attempt: AttemptId(3),
         edits: edits(),
+        observe: None,
     };
     let mut bytes = encode_step(&step);
     let at = bytes.windows(3).position(|window| window == b"x-a").unwrap();
@@ -209,7 +222,7 @@ proptest! {
     fn a_step_with_a_few_wrong_bytes_decodes_to_a_value_or_an_error(
         changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let mut bytes = encode_step(&Step::Forward { attempt: AttemptId(3), edits: edits() });
+        let mut bytes = encode_step(&Step::Forward { attempt: AttemptId(3), edits: edits(), observe: None });
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;

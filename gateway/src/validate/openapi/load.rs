@@ -17,11 +17,11 @@ const ADDRESS: &str = "openapi:///description";
 /// How many references may lead from one to the next.
 const MAX_REFERENCES: usize = 16;
 
-/// Compiles a description, which is YAML or JSON.
+/// Compiles a description, which is YAML or JSON; what it says of answers only where they are `judged`.
 ///
 /// # Errors
 /// In words: what is wrong, and where.
-pub(crate) fn load_description(text: &[u8], base: Option<&str>) -> Result<Description, String> {
+pub(crate) fn load_description(text: &[u8], base: Option<&str>, judged: bool) -> Result<Description, String> {
     let document = parse(text)?;
     let version = document["openapi"].as_str().unwrap_or_default();
     if !version.starts_with("3.1.") {
@@ -37,6 +37,7 @@ pub(crate) fn load_description(text: &[u8], base: Option<&str>) -> Result<Descri
     let mut loader = Loader {
         document: &document,
         registry: &registry,
+        judged,
         operations: Vec::new(),
     };
     let paths = document["paths"].as_object().ok_or("`paths` is missing")?;
@@ -97,6 +98,8 @@ fn bases(document: &Value, base: Option<&str>) -> Vec<String> {
 struct Loader<'d> {
     document: &'d Value,
     registry: &'d Registry<'d>,
+    /// Whether answers are judged.
+    judged: bool,
     operations: Vec<Operation>,
 }
 
@@ -128,6 +131,7 @@ impl<'d> Loader<'d> {
                 Some(body) => Some(self.body(body, &format!("{at}/requestBody"))?),
                 None => None,
             };
+            let answers = self.answers(&operation["responses"], &format!("{at}/responses"))?;
             methods.push((
                 Method::from_bytes(name.to_ascii_uppercase().as_bytes()).map_err(|_| "no method")?,
                 self.operations.len(),
@@ -135,6 +139,7 @@ impl<'d> Loader<'d> {
             self.operations.push(Operation {
                 parameters: parameters.into_iter().flatten().collect(),
                 body,
+                answers,
             });
         }
         Ok(PathItem { segments, methods })
@@ -191,6 +196,16 @@ impl<'d> Loader<'d> {
             form,
             schema,
         }))
+    }
+
+    /// Answers by their statuses.
+    fn answers(&self, answers: &'d Value, at: &str) -> Result<Vec<(String, Body)>, String> {
+        let answers = answers.as_object().filter(|_| self.judged);
+        let one = |(status, answer): (&String, &'d Value)| {
+            let body = self.body(answer, &format!("{at}/{}", escaped(status)))?;
+            Ok((status.to_ascii_uppercase().replace("DEFAULT", "default"), body))
+        };
+        answers.into_iter().flatten().map(one).collect()
     }
 
     fn body(&self, body: &'d Value, at: &str) -> Result<Body, String> {

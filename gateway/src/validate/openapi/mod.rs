@@ -18,7 +18,8 @@ use routing::json;
 use routing::matching::{decode_query, query_pairs};
 use serde_json::{Map, Value};
 
-use super::{BodyRefusal, MAX_VIOLATIONS, Violation, violations};
+use super::answer::refusal;
+use super::{BodyRefusal, MAX_VIOLATIONS, Violation, is_coded, violations};
 use parameter::Parameter;
 use shape::Shape;
 
@@ -54,6 +55,8 @@ enum Segment {
 struct Operation {
     parameters: Vec<Parameter>,
     body: Option<Body>,
+    /// By status, as the description has them: a code, a class such as `2XX`, or `default`. None where nobody asked for them.
+    answers: Vec<(String, Body)>,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,13 @@ pub(crate) enum HeadRefusal {
     MediaType,
     /// The operation needs a body.
     NoBody,
+}
+
+/// What is judged of an answer.
+pub(crate) struct Answered<'a> {
+    pub(crate) status: u16,
+    pub(crate) fields: &'a dyn Fields,
+    pub(crate) body: &'a [u8],
 }
 
 /// What is judged of a head.
@@ -156,18 +166,29 @@ impl Description {
             .and_then(|operation| operation.body.as_ref())
             .zip(chosen.content)
             .and_then(|(body, at)| body.content.get(at));
-        match content {
-            None | Some((_, Content::Any)) => Ok(()),
-            Some((_, Content::Json(schema))) => {
-                let value = json::parse(body).map_err(|error| BodyRefusal::NotJson(error.to_string()))?;
-                judged(schema, &value)
-            }
-            Some((_, Content::Text(schema))) => {
-                let text = std::str::from_utf8(body).map_err(|_| BodyRefusal::Malformed("it is not UTF-8"))?;
-                judged(schema, &Value::String(text.to_owned()))
-            }
-            Some((_, Content::Form(schema, shape))) => judged(schema, &form(body, shape)?),
+        content.map_or(Ok(()), |(_, content)| content.judge(body))
+    }
+
+    /// What is wrong with an answer of an operation.
+    pub(crate) fn judge_answer(&self, operation: u32, answered: &Answered<'_>) -> Vec<String> {
+        let operation = usize::try_from(operation).ok().and_then(|at| self.operations.get(at));
+        let answers = operation.map(|operation| operation.answers.as_slice()).unwrap_or_default();
+        let code = answered.status.to_string();
+        let class = format!("{}XX", answered.status / 100);
+        let mut of = [code.as_str(), class.as_str(), "default"].into_iter();
+        let described = of.find_map(|name| answers.iter().find(|(own, _)| own == name));
+        let Some((_, described)) = described else {
+            return vec![format!("the description has no answer with the status {code}")];
+        };
+        if described.content.is_empty() {
+            return Vec::new();
         }
+        let Some((_, content)) = described.content(answered.fields).and_then(|at| described.content.get(at)) else {
+            return vec![format!(
+                "the description has no answer with the status {code} and this content-type"
+            )];
+        };
+        content.judge(answered.body).err().as_ref().map(refusal).unwrap_or_default()
     }
 
     fn find<'d, 'p>(&'d self, path: &'p str) -> Option<(&'d PathItem, Vec<(&'d str, &'p str)>)> {
@@ -185,7 +206,29 @@ impl Description {
     }
 }
 
+impl Content {
+    fn judge(&self, body: &[u8]) -> Result<(), BodyRefusal> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Json(schema) => {
+                let value = json::parse(body).map_err(|error| BodyRefusal::NotJson(error.to_string()))?;
+                judged(schema, &value)
+            }
+            Self::Text(schema) => {
+                let text = std::str::from_utf8(body).map_err(|_| BodyRefusal::Malformed("it is not UTF-8"))?;
+                judged(schema, &Value::String(text.to_owned()))
+            }
+            Self::Form(schema, shape) => judged(schema, &form(body, shape)?),
+        }
+    }
+}
+
 impl Chosen {
+    /// The operation's number in its description.
+    pub(crate) fn operation(self) -> Option<u32> {
+        u32::try_from(self.operation).ok()
+    }
+
     /// Whether there is a body to be judged.
     pub(crate) fn wants_body(self) -> bool {
         self.content.is_some()
@@ -232,10 +275,7 @@ impl Body {
             _ => *range == essence,
         })?;
         // A body in a coding is none that this could read (RFC 9110 §8.4).
-        let is_coded = fields
-            .first("content-encoding")
-            .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
-        (!is_coded || matches!(self.content[at].1, Content::Any)).then_some(at)
+        (!is_coded(fields) || matches!(self.content[at].1, Content::Any)).then_some(at)
     }
 }
 

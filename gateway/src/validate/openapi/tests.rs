@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 
 fn description(text: &str) -> Description {
-    load_description(text.as_bytes(), None).unwrap()
+    load_description(text.as_bytes(), None, false).unwrap()
 }
 
 /// A description with one operation of these parameters.
@@ -310,7 +310,60 @@ fn a_description_that_is_none_says_what_and_where() {
             "a cookie parameter has no style `simple`",
         ),
     ] {
-        let error = load_description(text.as_bytes(), None).unwrap_err();
+        let error = load_description(text.as_bytes(), None, true).unwrap_err();
         assert!(error.contains(part), "{part:?} in {error:?}");
     }
+}
+
+#[test]
+fn an_answer_is_held_against_the_status_and_the_type_that_the_description_has() {
+    let text = r##"{"openapi":"3.1.0","paths":{"/a":{"get":{"responses":{
+        "200":{"description":"","content":{"application/json":{"schema":{"type":"integer"}},"text/plain":{}}},
+        "4XX":{"$ref":"#/components/responses/Problem"},
+        "204":{"description":""}}},
+        "put":{"responses":{"default":{"description":"","content":{"application/json":{"schema":false}}}}}}},
+        "components":{"responses":{"Problem":{"description":"","content":{"application/problem+json":{"schema":{"required":["type"]}}}}}}}"##;
+    let description = load_description(text.as_bytes(), None, true).unwrap();
+    let wrong = |method: &str, status: u16, kind: Option<&'static str>, body: &str| {
+        let chosen = judge(&description, method, "/a", &[]).unwrap();
+        let mut fields = HeaderMap::new();
+        if let Some(kind) = kind {
+            fields.insert("content-type", kind.parse().unwrap());
+        }
+        let answered = Answered {
+            status,
+            fields: &fields,
+            body: body.as_bytes(),
+        };
+        description.judge_answer(chosen.operation().unwrap(), &answered).join("; ")
+    };
+    let json = Some("application/json");
+    assert_eq!(wrong("GET", 200, json, "7"), "");
+    assert!(wrong("GET", 200, json, "\"7\"").starts_with("``: "));
+    assert!(wrong("GET", 200, json, "{").starts_with("the body is not JSON"));
+    assert_eq!(wrong("GET", 200, Some("text/plain"), "anything"), "");
+    let no_type = "the description has no answer with the status 200 and this content-type";
+    assert_eq!(wrong("GET", 200, Some("text/html"), ""), no_type);
+    assert_eq!(wrong("GET", 200, None, ""), no_type);
+    assert_eq!(wrong("GET", 204, None, ""), "");
+    assert_eq!(wrong("GET", 404, Some("application/problem+json"), r#"{"type":"x"}"#), "");
+    assert!(wrong("GET", 404, Some("application/problem+json"), "{}").contains("type"));
+    assert_eq!(
+        wrong("GET", 500, None, ""),
+        "the description has no answer with the status 500"
+    );
+    assert!(!wrong("PUT", 500, json, "1").is_empty(), "the default");
+    // Where nobody asks for them they are not looked at.
+    let description = load_description(
+        text.replace("\"type\":\"integer\"", "\"type\":\"no\"").as_bytes(),
+        None,
+        false,
+    );
+    assert!(
+        description
+            .unwrap()
+            .operations
+            .iter()
+            .all(|operation| operation.answers.is_empty())
+    );
 }

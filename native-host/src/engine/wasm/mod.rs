@@ -60,7 +60,7 @@ impl Wasm {
 impl Engine for Wasm {
     type Exchange = InGuest;
 
-    fn gateway(&self) -> &Gateway {
+    fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
 
