@@ -24,5 +24,8 @@ pub mod v1 {
 /// The path of the control plane's SPIFFE ID: `spiffe://TRUST-DOMAIN/control-plane`.
 pub const CONTROL_PLANE_PATH: &str = "/control-plane";
 
+/// The longest version or zone that an endpoint may tell of itself, in bytes.
+pub const MAX_ATTRIBUTE: usize = 128;
+
 /// Where a member looks for the control plane when it is told nothing else.
 pub const DEFAULT_CONTROL: &str = "127.0.0.1:7700";

@@ -1,11 +1,12 @@
 //! What a member must be told: where the control plane is, by what it may join, as whom and where it serves.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use identity::{ServiceName, ServiceNameError};
-use mesh_api::{DEFAULT_CONTROL, JoinToken, TokenError};
+use mesh_api::{DEFAULT_CONTROL, JoinToken, MAX_ATTRIBUTE, TokenError};
 
 /// By what a member may join.
 #[derive(Debug, Clone)]
@@ -32,6 +33,7 @@ pub struct Config {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) version: String,
     pub(crate) zone: String,
+    pub(crate) weight: NonZeroU16,
     pub(crate) join_timeout: Duration,
     pub(crate) drain: Duration,
 }
@@ -55,6 +57,7 @@ impl Config {
             state_dir: None,
             version: String::new(),
             zone: String::new(),
+            weight: NonZeroU16::MIN,
             join_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         })
@@ -71,6 +74,9 @@ impl Config {
     /// | `MESH_LISTEN` | where [`Mesh::serve`](crate::Mesh::serve) listens | `127.0.0.1:0` |
     /// | `MESH_ADVERTISE` | `HOST:PORT` that peers connect to | what is bound |
     /// | `MESH_STATE_DIR` | where the last known endpoints are kept | in memory |
+    /// | `MESH_VERSION` | the version of the service that is served here, at most 128 bytes | none |
+    /// | `MESH_ZONE` | where it is served, at most 128 bytes | none |
+    /// | `MESH_WEIGHT` | its share of the calls beside the service's other endpoints, 1 to 65,535 | 1 |
     ///
     /// Without either the operator's credential is taken from `HEDDLE_OPERATOR_TOKEN`, or from the file that
     /// `mesh-runtime serve` leaves on its machine ([`operator_token_file`]).
@@ -107,6 +113,11 @@ impl Config {
             config.advertise = Some(address(&advertise).map_err(|_| ConfigError::Advertise(advertise))?);
         }
         config.state_dir = set("MESH_STATE_DIR").map(PathBuf::from);
+        config.version = attribute("MESH_VERSION", set("MESH_VERSION"))?;
+        config.zone = attribute("MESH_ZONE", set("MESH_ZONE"))?;
+        if let Some(weight) = set("MESH_WEIGHT") {
+            config.weight = weight.trim().parse().map_err(|_| ConfigError::Weight(weight))?;
+        }
         Ok(config)
     }
 
@@ -138,10 +149,18 @@ impl Config {
         self
     }
 
-    /// What the endpoint says of itself: its version and its zone.
+    /// What the endpoint says of itself: its version and its zone, at most 128 bytes each; the zone is also the one that the member
+    /// calls from.
     #[must_use]
     pub fn attributes(mut self, version: impl Into<String>, zone: impl Into<String>) -> Self {
         (self.version, self.zone) = (version.into(), zone.into());
+        self
+    }
+
+    /// Which share of the calls the endpoint takes beside the others of its service. Default 1.
+    #[must_use]
+    pub const fn weight(mut self, weight: NonZeroU16) -> Self {
+        self.weight = weight;
         self
     }
 
@@ -200,6 +219,14 @@ fn parse_token(place: &str, token: &str) -> Result<JoinToken, ConfigError> {
     })
 }
 
+fn attribute(variable: &'static str, value: Option<String>) -> Result<String, ConfigError> {
+    let value = value.unwrap_or_default().trim().to_owned();
+    if value.len() > MAX_ATTRIBUTE || value.chars().any(char::is_control) {
+        return Err(ConfigError::Attribute { variable });
+    }
+    Ok(value)
+}
+
 /// `HOST:PORT`, from that or from a URL of it: both schemes mean the mesh's own TLS.
 fn address(text: &str) -> Result<String, ConfigError> {
     let text = text.trim();
@@ -246,6 +273,17 @@ pub enum ConfigError {
     /// Not `HOST:PORT`.
     #[error("MESH_ADVERTISE: {0:?} is not HOST:PORT; set it to the address that other members connect to")]
     Advertise(String),
+    /// Not what an endpoint may say of itself.
+    #[error(
+        "{variable} has more than {MAX_ATTRIBUTE} bytes, or control characters; name it shorter, as in 2.1.0 or eu-west-1a"
+    )]
+    Attribute {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// Not 1 to 65,535.
+    #[error("MESH_WEIGHT: {0:?} is not a whole number from 1 to 65535; 2 takes twice the calls of 1")]
+    Weight(String),
     /// Neither token nor operator's credential.
     #[error(
         "neither MESH_TOKEN nor MESH_SOCKET is set, and there is no operator's credential for {control} on this machine; \
@@ -311,10 +349,27 @@ mod tests {
             ("MESH_SERVICE", "Accounts"),
             ("MESH_LISTEN", "localhost:80"),
             ("MESH_ADVERTISE", "nowhere"),
+            ("MESH_VERSION", "1\n2"),
+            ("MESH_ZONE", &"z".repeat(129)),
+            ("MESH_WEIGHT", "0"),
+            ("MESH_WEIGHT", "65536"),
+            ("MESH_WEIGHT", "half"),
         ] {
             let error = read(&[(name, value), ("MESH_TOKEN", &good)]).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{name}:")), "{name}={value}: {error}");
+            assert!(error.starts_with(name), "{name}={value}: {error}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_says_what_the_environment_says_of_it() {
+        let attributes = [("MESH_VERSION", " 2.1.0 "), ("MESH_ZONE", "eu-1a"), ("MESH_WEIGHT", "65535")];
+        let token = token();
+        let config = read(&[&[("MESH_TOKEN", token.as_str())][..], &attributes].concat()).unwrap();
+        assert_eq!((config.version.as_str(), config.zone.as_str()), ("2.1.0", "eu-1a"));
+        assert_eq!(config.weight, NonZeroU16::MAX);
+        let config = read(&[("MESH_TOKEN", &token)]).unwrap();
+        assert_eq!((config.version.as_str(), config.zone.as_str()), ("", ""));
+        assert_eq!(config.weight, NonZeroU16::MIN);
     }
 
     #[test]

@@ -389,7 +389,8 @@ impl Listening {
             protocol: protocol.name().to_owned(),
             version: config.version.clone(),
             zone: config.zone.clone(),
-            weight: 1,
+            weight: config.weight.get().into(),
+            health: v1::Health::Unknown.into(),
         }
     }
 }

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::routing::get;
 use identity::ServiceName;
 use mesh_client::client::{Body, Failure};
-use mesh_client::discovery::Source;
+use mesh_client::discovery::{Endpoint, Health, Source};
 use mesh_client::{ClientOptions, Config, Credential, JoinError, Mesh, ServeError};
 use support::control::ControlPlane;
 use support::eventually;
@@ -64,6 +64,20 @@ async fn an_identity_that_is_taken_away_is_talked_to_no_more() {
     .await;
     let error = cards.get("http://accounts.mesh/").await.unwrap_err();
     assert_eq!(error.failure(), Failure::Identity, "{error}");
+}
+
+#[tokio::test]
+async fn what_an_endpoint_says_of_itself_reaches_its_callers() {
+    let control = ControlPlane::start().await;
+    let config = control.config("accounts").attributes("2.1.0", "eu-1a");
+    let accounts = Mesh::join(config.weight(7.try_into().unwrap())).await.unwrap();
+    let _accounts = Served::start_as(accounts, "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    let rates = control.join("rates").await;
+    let answer = rates.get("http://accounts.mesh/").await.unwrap();
+    let endpoint = answer.extensions().get::<Endpoint>().unwrap();
+    let said = (endpoint.version(), endpoint.zone(), endpoint.weight(), endpoint.health());
+    assert_eq!(said, ("2.1.0", "eu-1a", 7, Health::Unknown));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

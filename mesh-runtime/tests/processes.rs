@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::world::{World, free_port, json, lives, local, text};
+use support::world::{Running, World, free_port, json, lives, local, text};
 use support::{eventually, exchange, get};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -94,6 +94,27 @@ async fn two_programs_that_know_nothing_of_the_mesh_call_each_other_by_name() {
     drop(shop);
     assert_eq!(serve.stop().code(), Some(0));
     assert!(!world.path("data/operator.token").exists());
+}
+
+#[tokio::test]
+async fn the_operator_sees_what_an_endpoint_says_of_itself() {
+    let world = World::new();
+    let (_serve, control, _) = world.serve("127.0.0.1:0");
+    let (port, script) = (free_port().to_string(), world.path("server.py"));
+    let script = script.to_str().unwrap();
+    let run = ["run", "--service", "rates", "--port", &port, "--control", &control];
+    let mut rates = world.command(&[&run[..], &["--", "python3", script, "rates"]].concat());
+    rates
+        .env("MESH_VERSION", "2.1.0")
+        .env("MESH_ZONE", "eu-1a")
+        .env("MESH_WEIGHT", "7");
+    let _rates = Running::start(rates);
+    world.registered(&control, &["rates"]).await;
+    let endpoints = json(&world.ask(&["endpoints", "--json", "--control", &control]));
+    let said = ["version", "zone", "weight", "health"].map(|name| endpoints[0][name].to_string());
+    assert_eq!(said, ["\"2.1.0\"", "\"eu-1a\"", "7", "\"unknown\""]);
+    let table = world.ask(&["endpoints", "--control", &control]);
+    assert!(table.contains("  2.1.0    eu-1a  7       unknown  "), "{table}");
 }
 
 #[tokio::test]

@@ -213,8 +213,7 @@ fn endpoint(number: usize) -> v1::Endpoint {
         service: name(number % SERVICES),
         address: format!("10.{}.{}.{}:9000", number / 65_536, number / 256 % 256, number % 256),
         protocol: "h2".to_owned(),
-        version: String::new(),
-        zone: String::new(),
         weight: 1,
+        ..v1::Endpoint::default()
     }
 }

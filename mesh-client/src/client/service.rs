@@ -198,10 +198,7 @@ impl Service {
         let policies = policies.unwrap_or(&none);
         let connection = policies.connection(&self.name);
         self.breaker.limit(connection.breaker);
-        let http = snapshot
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.protocol() == Protocol::Http2);
+        let http = snapshot.callable(Protocol::Http2);
         let members = http.map(|endpoint| Member {
             address: Target(endpoint.clone()),
             weight: endpoint.weight(),

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use identity::ServiceName;
+use mesh_api::v1;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -36,6 +37,53 @@ struct Attributes {
     version: String,
     zone: String,
     weight: u16,
+    #[serde(default)]
+    health: Health,
+}
+
+/// What the checks of its own member say of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// Nobody checks it, which counts as serving.
+    #[default]
+    Unknown,
+    /// It serves.
+    Serving,
+    /// It does not.
+    NotServing,
+}
+
+impl Health {
+    /// Its name in tables and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Serving => "serving",
+            Self::NotServing => "not-serving",
+        }
+    }
+}
+
+impl From<Health> for v1::Health {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Unknown => Self::Unknown,
+            Health::Serving => Self::Serving,
+            Health::NotServing => Self::NotServing,
+        }
+    }
+}
+
+impl From<v1::Health> for Health {
+    fn from(health: v1::Health) -> Self {
+        match health {
+            v1::Health::Unknown => Self::Unknown,
+            v1::Health::Serving => Self::Serving,
+            v1::Health::NotServing => Self::NotServing,
+        }
+    }
 }
 
 impl Endpoint {
@@ -74,6 +122,12 @@ impl Endpoint {
     pub fn weight(&self) -> u16 {
         self.0.weight
     }
+
+    /// What its own checks say of it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.health
+    }
 }
 
 impl fmt::Debug for Endpoint {
@@ -100,6 +154,17 @@ pub struct Snapshot {
     pub endpoints: Vec<Endpoint>,
     /// Where this is known from.
     pub source: Source,
+}
+
+impl Snapshot {
+    /// The endpoints to call by `protocol`: those that serve, or all of them where none says that it does. Checks that fail everywhere
+    /// at once say more about the checks than about the endpoints, and a call that may fail is better than one that must.
+    pub fn callable(&self, protocol: Protocol) -> impl Iterator<Item = &Endpoint> {
+        let serves = |endpoint: &Endpoint| endpoint.health() != Health::NotServing;
+        let spoken = move |endpoint: &&Endpoint| endpoint.protocol() == protocol;
+        let any = self.endpoints.iter().filter(spoken).any(serves);
+        self.endpoints.iter().filter(spoken).filter(move |endpoint| !any || serves(endpoint))
+    }
 }
 
 type Published = watch::Sender<Arc<Snapshot>>;
@@ -155,5 +220,38 @@ impl Directory {
             watched.remove(service);
         }
         idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(id: &str, health: Health) -> Endpoint {
+        Endpoint(Arc::new(Attributes {
+            id: id.into(),
+            address: "127.0.0.1:1".into(),
+            protocol: Protocol::Http2,
+            version: String::new(),
+            zone: String::new(),
+            weight: 1,
+            health,
+        }))
+    }
+
+    fn callable(health: &[(&str, Health)]) -> Vec<String> {
+        let endpoints = health.iter().map(|(id, health)| endpoint(id, *health)).collect();
+        let source = Source::Control;
+        let snapshot = Snapshot { endpoints, source };
+        snapshot.callable(Protocol::Http2).map(|endpoint| endpoint.id().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_does_not_serve_is_left_out_while_another_does() {
+        let (unknown, serving, not) = (Health::Unknown, Health::Serving, Health::NotServing);
+        assert_eq!(callable(&[("a", not), ("b", serving), ("c", unknown)]), ["b", "c"]);
+        assert_eq!(callable(&[("a", not), ("b", unknown)]), ["b"], "nobody checks it: it serves");
+        assert_eq!(callable(&[("a", not), ("b", not)]), ["a", "b"], "none serves: each is tried");
+        assert!(callable(&[]).is_empty());
     }
 }

@@ -93,6 +93,7 @@ fn usable(endpoint: v1::Endpoint) -> Option<Endpoint> {
         );
         return None;
     };
+    let health = endpoint.health().into();
     Some(Endpoint(Arc::new(Attributes {
         id: endpoint.id,
         address: endpoint.address,
@@ -101,6 +102,7 @@ fn usable(endpoint: v1::Endpoint) -> Option<Endpoint> {
         zone: endpoint.zone,
         // proto3 cannot tell 0 from absent.
         weight: u16::try_from(endpoint.weight.max(1)).unwrap_or(u16::MAX),
+        health,
     })))
 }
 

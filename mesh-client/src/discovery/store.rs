@@ -67,6 +67,7 @@ fn warn<T>(file: &Path, error: &dyn std::error::Error) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::Health;
     use crate::tls::Protocol;
 
     fn endpoint(id: &str) -> Endpoint {
@@ -78,6 +79,7 @@ mod tests {
             version: String::new(),
             zone: String::new(),
             weight: 1,
+            health: Health::NotServing,
         }))
     }
 

@@ -157,10 +157,7 @@ impl Dialer {
         let mut current = self.current();
         if current.snapshots.has_changed().unwrap_or(false) {
             let snapshot = Arc::clone(&current.snapshots.borrow_and_update());
-            let opaque = snapshot
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.protocol() == Protocol::Tcp);
+            let opaque = snapshot.callable(Protocol::Tcp);
             let opaque = opaque.map(|endpoint| (endpoint.clone(), endpoint.weight()));
             current.balancer = current.balancer.replace(settings(), opaque, now);
         }

@@ -8,6 +8,7 @@ use mesh_api::v1::operator_client::OperatorClient;
 use mesh_api::v1::{CreateTokenRequest, ListEndpointsRequest, ListIdentitiesRequest, RegisteredEndpoint};
 use mesh_client::Credential;
 use mesh_client::control::Bearer;
+use mesh_client::discovery::Health;
 use serde_json::json;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -58,6 +59,7 @@ pub(super) async fn endpoints(control: &str, service: Option<&ServiceName>, as_j
         .filter_map(|one| Some((one.endpoint?, one.registered_at, one.lease_ms)));
     if as_json {
         let endpoints = endpoints.map(|(endpoint, registered_at, lease_ms)| {
+            let health = Health::from(endpoint.health()).name();
             json!({
                 "service": endpoint.service,
                 "id": endpoint.id,
@@ -66,6 +68,7 @@ pub(super) async fn endpoints(control: &str, service: Option<&ServiceName>, as_j
                 "version": endpoint.version,
                 "zone": endpoint.zone,
                 "weight": endpoint.weight,
+                "health": health,
                 "registered_at": registered_at,
                 "lease_ms": lease_ms,
             })
@@ -76,19 +79,30 @@ pub(super) async fn endpoints(control: &str, service: Option<&ServiceName>, as_j
     let rows: Vec<_> = endpoints
         .map(|(endpoint, registered_at, lease_ms)| {
             let (age, lease) = (now.saturating_sub(registered_at), lease_ms.div_ceil(1000));
-            let weight = endpoint.weight.to_string();
+            let (weight, health) = (endpoint.weight.to_string(), Health::from(endpoint.health()).name());
             [
                 endpoint.service,
                 endpoint.id,
                 endpoint.address,
                 endpoint.protocol,
+                or_dash(endpoint.version),
+                or_dash(endpoint.zone),
                 weight,
+                health.to_owned(),
                 span(age),
                 span(lease),
             ]
         })
         .collect();
-    table(["SERVICE", "ID", "ADDRESS", "PROTOCOL", "WEIGHT", "AGE", "LEASE"], &rows)
+    let titles = [
+        "SERVICE", "ID", "ADDRESS", "PROTOCOL", "VERSION", "ZONE", "WEIGHT", "HEALTH", "AGE", "LEASE",
+    ];
+    table(titles, &rows)
+}
+
+/// What is not said, in a column that others say something in.
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 pub(super) async fn identities(control: &str, as_json: bool) -> anyhow::Result<()> {

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use identity::{ServiceName, ServiceNameError};
-use mesh_api::v1;
+use mesh_api::{MAX_ATTRIBUTE, v1};
+use mesh_client::discovery::Health;
 use serde::{Deserialize, Serialize};
 
 const MAX_ID: usize = 128;
-const MAX_TEXT: usize = 128;
 const MAX_WEIGHT: u32 = 65_535;
 
 /// One place where a service is served.
@@ -29,6 +29,9 @@ pub(crate) struct Endpoint {
     pub(crate) zone: String,
     /// Its share of the calls among the endpoints of the service, 0 to 65,535.
     pub(crate) weight: u32,
+    /// What its own checks say of it.
+    #[serde(default)]
+    pub(crate) health: Health,
 }
 
 /// What is spoken inside TLS.
@@ -73,13 +76,14 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             _ => return Err(EndpointError::Protocol),
         };
         for (name, text) in [("version", &endpoint.version), ("zone", &endpoint.zone)] {
-            if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
+            if text.len() > MAX_ATTRIBUTE || text.chars().any(char::is_control) {
                 return Err(EndpointError::Text(name));
             }
         }
         if endpoint.weight > MAX_WEIGHT {
             return Err(EndpointError::Weight(endpoint.weight));
         }
+        let health = endpoint.health().into();
         Ok(Self {
             id: endpoint.id,
             service: endpoint.service,
@@ -88,6 +92,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             version: endpoint.version,
             zone: endpoint.zone,
             weight: endpoint.weight,
+            health,
         })
     }
 }
@@ -102,6 +107,7 @@ impl From<&Endpoint> for v1::Endpoint {
             version: endpoint.version.clone(),
             zone: endpoint.zone.clone(),
             weight: endpoint.weight,
+            health: v1::Health::from(endpoint.health).into(),
         }
     }
 }
@@ -155,7 +161,7 @@ pub(crate) enum EndpointError {
     #[error("the protocol of an endpoint is `h2`, `http/1.1` or `tcp`")]
     Protocol,
     /// Too long, or with control characters.
-    #[error("the {0} of an endpoint has at most {MAX_TEXT} bytes and no control characters")]
+    #[error("the {0} of an endpoint has at most {MAX_ATTRIBUTE} bytes and no control characters")]
     Text(&'static str),
     /// Too heavy.
     #[error("the weight {0} is over {MAX_WEIGHT}")]
@@ -175,6 +181,7 @@ mod tests {
             version: String::new(),
             zone: "a".to_owned(),
             weight: 1,
+            health: v1::Health::Serving.into(),
         }
     }
 

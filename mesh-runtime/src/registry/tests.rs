@@ -82,6 +82,7 @@ fn endpoint(service: &str, id: &str) -> Endpoint {
         version: String::new(),
         zone: String::new(),
         weight: 1,
+        health: mesh_client::discovery::Health::Unknown,
     }
 }
 

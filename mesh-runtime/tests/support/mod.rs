@@ -88,6 +88,7 @@ pub(crate) fn endpoint(service: &str, id: &str) -> v1::Endpoint {
         version: String::new(),
         zone: String::new(),
         weight: 1,
+        health: v1::Health::Unknown.into(),
     }
 }
 
