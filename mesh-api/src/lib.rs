@@ -1,5 +1,6 @@
 //! The wire contract between the members of a mesh and its control plane: the protocol ([`v1`]), the form of the tokens
-//! that let a member in ([`JoinToken`]), and the name by which the control plane is known ([`CONTROL_PLANE_PATH`]).
+//! that let a member in ([`JoinToken`]), and the name by which the control plane is known ([`CONTROL_PLANE_PATH`]). Besides, the
+//! gRPC health checking protocol ([`health`]), which members ask their own services by.
 
 mod token;
 
@@ -19,6 +20,22 @@ pub use token::{JoinToken, Pin, TokenError};
 )]
 pub mod v1 {
     tonic::include_proto!("heddle.mesh.v1");
+}
+
+/// The gRPC health checking protocol, generated from `proto/grpc/health/v1/health.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::use_self,
+    clippy::allow_attributes_without_reason,
+    rustdoc::all,
+    reason = "generated code follows its generator's style"
+)]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
 }
 
 /// The path of the control plane's SPIFFE ID: `spiffe://TRUST-DOMAIN/control-plane`.

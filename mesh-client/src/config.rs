@@ -8,6 +8,8 @@ use std::time::Duration;
 use identity::{ServiceName, ServiceNameError};
 use mesh_api::{DEFAULT_CONTROL, JoinToken, MAX_ATTRIBUTE, TokenError};
 
+use crate::health::{Check, CheckError};
+
 /// By what a member may join.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -34,6 +36,7 @@ pub struct Config {
     pub(crate) version: String,
     pub(crate) zone: String,
     pub(crate) weight: NonZeroU16,
+    pub(crate) health: Option<Check>,
     pub(crate) join_timeout: Duration,
     pub(crate) drain: Duration,
 }
@@ -58,6 +61,7 @@ impl Config {
             version: String::new(),
             zone: String::new(),
             weight: NonZeroU16::MIN,
+            health: None,
             join_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         })
@@ -77,6 +81,7 @@ impl Config {
     /// | `MESH_VERSION` | the version of the service that is served here, at most 128 bytes | none |
     /// | `MESH_ZONE` | where it is served, at most 128 bytes | none |
     /// | `MESH_WEIGHT` | its share of the calls beside the service's other endpoints, 1 to 65,535 | 1 |
+    /// | `MESH_HEALTH` | how the service is checked where the mesh does not say: `http:/PATH`, `grpc`, `grpc:SERVICE` or `tcp` | not |
     ///
     /// Without either the operator's credential is taken from `HEDDLE_OPERATOR_TOKEN`, or from the file that
     /// `mesh-runtime serve` leaves on its machine ([`operator_token_file`]).
@@ -117,6 +122,9 @@ impl Config {
         config.zone = attribute("MESH_ZONE", set("MESH_ZONE"))?;
         if let Some(weight) = set("MESH_WEIGHT") {
             config.weight = weight.trim().parse().map_err(|_| ConfigError::Weight(weight))?;
+        }
+        if let Some(check) = set("MESH_HEALTH") {
+            config.health = Some(check.trim().parse().map_err(|error| ConfigError::Health { check, error })?);
         }
         Ok(config)
     }
@@ -161,6 +169,13 @@ impl Config {
     #[must_use]
     pub const fn weight(mut self, weight: NonZeroU16) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// How the service that is served is checked, where the mesh does not say it of the service. Default: not at all.
+    #[must_use]
+    pub fn health(mut self, check: Check) -> Self {
+        self.health = Some(check);
         self
     }
 
@@ -281,6 +296,15 @@ pub enum ConfigError {
         /// The variable.
         variable: &'static str,
     },
+    /// No check.
+    #[error("MESH_HEALTH: {check:?}: {error}")]
+    Health {
+        /// What it was.
+        check: String,
+        /// What is wrong with it.
+        #[source]
+        error: CheckError,
+    },
     /// Not 1 to 65,535.
     #[error("MESH_WEIGHT: {0:?} is not a whole number from 1 to 65535; 2 takes twice the calls of 1")]
     Weight(String),
@@ -354,6 +378,7 @@ mod tests {
             ("MESH_WEIGHT", "0"),
             ("MESH_WEIGHT", "65536"),
             ("MESH_WEIGHT", "half"),
+            ("MESH_HEALTH", "healthz"),
         ] {
             let error = read(&[(name, value), ("MESH_TOKEN", &good)]).unwrap_err().to_string();
             assert!(error.starts_with(name), "{name}={value}: {error}");

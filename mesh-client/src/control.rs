@@ -43,7 +43,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 /// # Errors
 /// [`TlsError`] where there can be no TLS configuration.
 pub fn pinned_channel(addresses: &[String], pin: Pin) -> Result<Channel, TlsError> {
-    Ok(channel(addresses, Trust::Pinned(tls::first_trust(pin)?)))
+    Ok(channel(addresses, Arc::default(), Trust::Pinned(tls::first_trust(pin)?)))
 }
 
 /// A channel to the control plane's socket on this machine. There is no TLS on it: the folder of the socket says who may listen
@@ -68,6 +68,8 @@ pub(crate) struct Control {
     addresses: Vec<String>,
     credentials: Credentials,
     tls: Arc<ClientTls>,
+    /// The address that is tried first.
+    first: Arc<AtomicUsize>,
     /// A connection proves the identity that it was made with, so each generation of the credentials gets its own.
     current: Mutex<Option<(u64, Channel)>>,
 }
@@ -80,6 +82,7 @@ impl Control {
             addresses,
             credentials,
             tls,
+            first: Arc::default(),
             current: Mutex::default(),
         }
     }
@@ -105,13 +108,21 @@ impl Control {
         IdentityClient::new(self.channel())
     }
 
+    /// A call that was not answered in time: what is called from here on goes out on another connection, and to the next address
+    /// first. The connection itself says so only when its keep-alive fails, which may be later than a lease lasts.
+    pub(crate) fn doubt(&self) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.first.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn channel(&self) -> Channel {
         let generation = self.credentials.held().generation;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
             Some((of, channel)) if *of == generation => channel.clone(),
             _ => {
-                let channel = channel(&self.addresses, Trust::Member(Arc::clone(&self.tls)));
+                let trust = Trust::Member(Arc::clone(&self.tls));
+                let channel = channel(&self.addresses, Arc::clone(&self.first), trust);
                 *current = Some((generation, channel.clone()));
                 channel
             }
@@ -165,10 +176,9 @@ enum Trust {
     Member(Arc<ClientTls>),
 }
 
-fn channel(addresses: &[String], trust: Trust) -> Channel {
+/// The address that served last is tried `first`, so that a dead one costs its timeout once.
+fn channel(addresses: &[String], first: Arc<AtomicUsize>, trust: Trust) -> Channel {
     let addresses: Arc<[String]> = addresses.into();
-    // The address that served last is tried first, so that a dead one costs its timeout once.
-    let first = Arc::new(AtomicUsize::new(0));
     let connect = tower::service_fn(move |_| {
         let (addresses, first, trust) = (Arc::clone(&addresses), Arc::clone(&first), trust.clone());
         async move { dial(&addresses, &first, &trust).await.map(TokioIo::new) }

@@ -28,6 +28,7 @@
 //! | [`server`] | accept → mutual TLS → [`PeerIdentity`] → any tower service |
 //! | [`opaque`] | connections of a protocol that is not HTTP, by service name |
 //! | [`discovery`] | who serves what, where, kept while the control plane is away |
+//! | [`health`] | checks of the service that is served here |
 //! | [`tls`] | X.509-SVIDs, their verification and their rotation; the control plane uses it too |
 //! | [`policy`] | who may talk to whom and where requests go, compiled and judged |
 //! | [`caller`] | on whose behalf a request is made |
@@ -45,6 +46,7 @@ pub mod control;
 mod deadline;
 pub mod discovery;
 pub mod drain;
+pub mod health;
 mod join;
 mod mesh;
 mod metrics;

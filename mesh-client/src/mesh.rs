@@ -1,7 +1,7 @@
 //! The handle of a member: join, call, serve, leave.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use http_body::Body;
 use hyper::body::Incoming;
 use identity::{ServiceName, ServiceNameError, SpiffeId};
 use mesh_api::v1;
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
 
 use crate::BoxError;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::discovery::{Directory, Snapshot};
 use crate::drain;
+use crate::health::{Checks, Inquire, Inside, Opaque};
 use crate::join::{self, JoinError};
 use crate::metrics::Metrics;
 use crate::opaque::{self, Arrival, Dialers};
@@ -157,7 +159,7 @@ impl Mesh {
 
     /// The endpoints of a service as they are known from here on. The service is watched for as long as the receiver lives.
     #[must_use]
-    pub fn endpoints(&self, service: &ServiceName) -> tokio::sync::watch::Receiver<Arc<Snapshot>> {
+    pub fn endpoints(&self, service: &ServiceName) -> watch::Receiver<Arc<Snapshot>> {
         self.member.directory.subscribe(service)
     }
 
@@ -280,7 +282,7 @@ impl Listening {
     /// Nobody is let in before the policy of the mesh is known.
     ///
     /// The order of the drain: deregister, so that peers hear of it; serve on while they do; stop accepting and send GOAWAY; finish
-    /// what is in flight within the deadline.
+    /// what is in flight. What is left at the deadline, counted from the beginning of the drain, is cut off.
     ///
     /// # Errors
     /// [`ServeError::Refused`] where the control plane will not have the endpoint. One that cannot be reached is waited for while
@@ -294,8 +296,12 @@ impl Listening {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.while_registered(Protocol::Http2, until, |server, stopping| server.serve(service, stopping))
-            .await
+        let id = self.member.credentials.held().svid.id().clone();
+        let asked = Inside::new(self.name.clone(), id, self.program(), service.clone());
+        self.while_registered(Protocol::Http2, asked, until, |server, stopping| {
+            server.serve(service, stopping)
+        })
+        .await
     }
 
     /// The same for a service that speaks a protocol of its own: each connection that the policy admits is given to `service`, which
@@ -308,7 +314,8 @@ impl Listening {
         H: Fn(Arrival) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        self.while_registered(Protocol::Tcp, until, |server, stopping| {
+        let asked = Opaque { program: self.program() };
+        self.while_registered(Protocol::Tcp, asked, until, |server, stopping| {
             server.serve_opaque(service, stopping)
         })
         .await
@@ -317,6 +324,7 @@ impl Listening {
     async fn while_registered<F: Future<Output = ()>>(
         self,
         protocol: Protocol,
+        asked: impl Inquire,
         until: impl Future<Output = ()>,
         serve: impl FnOnce(Server, drain::Watch) -> F,
     ) -> Result<(), ServeError> {
@@ -328,10 +336,19 @@ impl Listening {
             () = left.started() => return Ok(()),
         };
         let known = self.member.policies.clone();
+        let checks = Checks {
+            service: self.name.clone(),
+            asked,
+            own: self.member.config.health.clone(),
+            policies: known.clone(),
+        };
+        let (health, told) = watch::channel(checks.first());
         let registration = Registration {
             control: Arc::clone(&self.member.control),
             endpoint: self.endpoint(protocol),
+            health: told,
         };
+        let deadline = self.server.drain();
         let (stop, stopping) = drain::channel();
         let mut serving = pin!(serve(self.server.guarded(guard.clone()), stopping));
         tracing::info!(service = %self.name, address = %self.address, "serving");
@@ -341,21 +358,29 @@ impl Listening {
             () = until => Ok(()),
             () = left.started() => Ok(()),
             never = guard.follow(known.clone()) => match never {},
+            never = checks.run(&health) => match never {},
         };
         tracing::info!(service = %self.name, "draining");
+        let deadline = Instant::now() + deadline;
         if ended.is_ok() {
+            let goodbye = async {
+                registration.end().await;
+                sleep(SETTLE).await;
+            };
             tokio::select! {
                 () = serving.as_mut() => {}
-                () = async { registration.end().await; sleep(SETTLE).await } => {}
+                _ = timeout_at(deadline, goodbye) => {}
                 never = guard.follow(known.clone()) => match never {},
             }
         }
         stop.start();
         tokio::select! {
-            () = serving => {}
+            () = serving => tracing::info!(service = %self.name, "drained"),
+            () = sleep_until(deadline) => {
+                tracing::warn!(service = %self.name, "the drain deadline has passed; what is left is cut off");
+            }
             never = guard.follow(known) => match never {},
         }
-        tracing::info!(service = %self.name, "drained");
         ended
     }
 
@@ -374,6 +399,11 @@ impl Listening {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Where the program is in front of which this stands: another port than the bound one is one of this machine.
+    fn program(&self) -> Option<SocketAddr> {
+        (self.port != self.address.port()).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
     }
 
     fn endpoint(&self, protocol: Protocol) -> v1::Endpoint {

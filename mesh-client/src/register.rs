@@ -1,42 +1,59 @@
 //! Telling the control plane that a service is served here, for as long as it is.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::v1;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::backoff::Backoff;
 use crate::control::{self, Control};
+use crate::discovery::Health;
 
 /// How long the goodbye may take: a control plane that is away notices by the lease.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a registration may take to be acknowledged.
+const REGISTER: Duration = Duration::from_secs(5);
 
 /// The registration of one endpoint.
 pub(crate) struct Registration {
     pub(crate) control: Arc<Control>,
     pub(crate) endpoint: v1::Endpoint,
+    /// What is told of it, at once where it changes.
+    pub(crate) health: watch::Receiver<Health>,
 }
 
 impl Registration {
     /// Registers and keeps the lease for as long as it is polled. Returns only where the control plane refuses.
     pub(crate) async fn keep(&self) -> Status {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut health = self.health.clone();
         loop {
+            let told = *health.borrow_and_update();
             let request = v1::RegisterRequest {
-                endpoint: Some(self.endpoint.clone()),
+                endpoint: Some(v1::Endpoint {
+                    health: v1::Health::from(told).into(),
+                    ..self.endpoint.clone()
+                }),
             };
-            match self.control.registry().register(request).await {
+            match self.answer(REGISTER, self.control.registry().register(request)).await {
                 Ok(lease) => {
                     backoff.after_success();
                     tracing::info!(
                         id = self.endpoint.id,
                         address = self.endpoint.address,
+                        health = told.name(),
                         "the endpoint is registered"
                     );
-                    self.heartbeat(lease.into_inner()).await;
-                    tracing::info!(id = self.endpoint.id, "the lease is gone; the endpoint registers again");
+                    tokio::select! {
+                        () = self.heartbeat(lease) => {
+                            tracing::info!(id = self.endpoint.id, "the lease is gone; the endpoint registers again");
+                        }
+                        () = changed(&mut health) => {}
+                    }
                 }
                 Err(status) if is_refusal(&status) => return status,
                 Err(status) => {
@@ -56,10 +73,12 @@ impl Registration {
             let request = v1::HeartbeatRequest {
                 endpoint_id: self.endpoint.id.clone(),
             };
-            wait = match self.control.registry().heartbeat(request).await {
+            // As long as to the next one: a control plane that swallows one is tried at another address within the lease.
+            let kept = self.answer(between(&lease), self.control.registry().heartbeat(request)).await;
+            wait = match kept {
                 Ok(kept) => {
                     backoff.after_success();
-                    lease = kept.into_inner();
+                    lease = kept;
                     between(&lease)
                 }
                 Err(status) if status.code() == Code::NotFound => return,
@@ -68,6 +87,17 @@ impl Registration {
                     backoff.after_failure(rand::random()).min(between(&lease))
                 }
             };
+        }
+    }
+
+    /// The answer to a call, if it comes in time.
+    async fn answer<T>(&self, limit: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+        match timeout(limit, call).await {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_) => {
+                self.control.doubt();
+                Err(Status::deadline_exceeded("the control plane did not answer in time"))
+            }
         }
     }
 
@@ -81,6 +111,13 @@ impl Registration {
             Ok(Err(status)) => tracing::warn!(error = control::describe(&status), "the endpoint could not be deregistered"),
             Err(_) => tracing::warn!("the control plane did not answer; the lease of the endpoint will end"),
         }
+    }
+}
+
+/// Ready when there is something else to tell.
+async fn changed(health: &mut watch::Receiver<Health>) {
+    if health.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

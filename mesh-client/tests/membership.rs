@@ -4,21 +4,24 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use identity::ServiceName;
+use identity::{Matcher, ServiceName};
 use mesh_client::client::{Body, Failure};
 use mesh_client::discovery::{Endpoint, Health, Source};
+use mesh_client::tls::ClientTls;
 use mesh_client::{ClientOptions, Config, Credential, JoinError, Mesh, ServeError};
 use support::control::ControlPlane;
 use support::eventually;
 use support::served::{Served, hello, known, served};
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
 
 #[tokio::test]
 async fn a_member_whose_svid_has_ended_is_told_so_as_a_matter_of_identity() {
@@ -144,6 +147,127 @@ async fn a_drain_lets_what_is_in_flight_finish() {
     release.notify_one();
     assert_eq!(call.await.unwrap(), "finished");
     stopping.await.unwrap();
+}
+
+/// The last stream of each GOAWAY that an idle peer is sent, until the connection is closed (RFC 9113 §4.1, §6.8). Says when it is
+/// connected.
+async fn goodbyes(mesh: &Mesh, expected: Matcher, address: SocketAddr, connected: oneshot::Sender<()>) -> Vec<u32> {
+    let tls = ClientTls::new(mesh.credentials(), expected);
+    let (mut stream, _) = tls.connect(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let settings = |flags| [0, 0, 0, 4, flags, 0, 0, 0, 0];
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&settings(0)).await.unwrap();
+    let (mut goodbyes, mut head) = (Vec::new(), [0; 9]);
+    let mut connected = Some(connected);
+    while stream.read_exact(&mut head).await.is_ok() {
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if let Some(connected) = connected.take() {
+            connected.send(()).unwrap();
+        }
+        match (kind, flags) {
+            (4, 0) => stream.write_all(&settings(1)).await.unwrap(),
+            (6, 0) => {
+                head[4] = 1;
+                stream.write_all(&[&head[..], &payload].concat()).await.unwrap();
+            }
+            (7, _) => goodbyes.push(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            _ => {}
+        }
+    }
+    goodbyes
+}
+
+#[tokio::test]
+async fn a_drain_says_goaway_twice_so_that_no_request_crosses_the_last_word() {
+    let control = ControlPlane::start().await;
+    let accounts = Served::start(&control, "accounts", hello()).await;
+    served(&control, "accounts", 1).await;
+    let rates = control.join("rates").await;
+    let address = accounts.address;
+    let expected = Matcher::Id(control.state.authority.id("accounts"));
+    let (connected, connects) = oneshot::channel();
+    let heard = tokio::spawn(async move { goodbyes(&rates, expected, address, connected).await });
+    connects.await.unwrap();
+    accounts.stop().await;
+    assert_eq!(heard.await.unwrap(), [u32::MAX >> 1, 0]);
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_deadline_whatever_hangs() {
+    let control = ControlPlane::start().await;
+    let entered = Arc::new(Notify::new());
+    let inside = Arc::clone(&entered);
+    let stuck = Router::new().route(
+        "/",
+        get(move || async move {
+            inside.notify_one();
+            std::future::pending::<()>().await;
+        }),
+    );
+    let config = control.config("accounts").drain(Duration::from_millis(500));
+    let accounts = Served::start_as(Mesh::join(config).await.unwrap(), "accounts", stuck).await;
+    served(&control, "accounts", 1).await;
+    let rates = control.join("rates").await;
+    let caller = rates.client_with(ClientOptions::default().without_retries());
+    let call = tokio::spawn(async move { caller.get("http://accounts.mesh/").await });
+    entered.notified().await;
+    // A peer that never shakes hands has five seconds to do so, but not of a server that leaves.
+    let _silent = TcpStream::connect(accounts.address).await.unwrap();
+    let begun = Instant::now();
+    accounts.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let broken = call.await.unwrap().unwrap_err();
+    assert_eq!(broken.failure(), Failure::Reset, "{broken}");
+}
+
+/// A relay that stops to relay when it is told, without a word to either end.
+async fn relay(to: SocketAddr, frozen: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (near, _) = listener.accept().await.unwrap();
+            let far = TcpStream::connect(to).await.unwrap();
+            let (near, far) = (near.into_split(), far.into_split());
+            for (mut from, mut to) in [(near.0, far.1), (far.0, near.1)] {
+                let frozen = Arc::clone(&frozen);
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 16 * 1024];
+                    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+                        if frozen.load(Ordering::Relaxed) {
+                            std::future::pending::<()>().await;
+                        }
+                        if to.write_all(&buffer[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_control_plane_that_falls_silent_is_reached_at_its_other_address_within_the_lease() {
+    let control = ControlPlane::start().await;
+    control.state.lease_ms.store(1500, Ordering::Relaxed);
+    let frozen = Arc::new(AtomicBool::new(false));
+    let addresses = [relay(control.address, Arc::clone(&frozen)).await, control.address].map(|address| address.to_string());
+    let credential = Credential::Token(control.token("accounts"));
+    let config = Config::new(addresses.iter().map(String::as_str), credential).unwrap();
+    let _accounts = Served::start_as(Mesh::join(config).await.unwrap(), "accounts", hello()).await;
+    let heartbeats = || control.state.heartbeats.load(Ordering::Relaxed);
+    eventually("the lease is kept", || async { heartbeats() > 0 }).await;
+    frozen.store(true, Ordering::Relaxed);
+    let (before, begun) = (heartbeats(), Instant::now());
+    eventually("the lease is kept another way", || async { heartbeats() > before + 2 }).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "the keep-alive of the connection takes longer"
+    );
 }
 
 #[tokio::test]

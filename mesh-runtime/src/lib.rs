@@ -13,6 +13,7 @@
 //! ```
 
 mod authority;
+mod backup;
 pub mod cli;
 mod config;
 mod metrics;
@@ -24,6 +25,7 @@ mod server;
 pub mod store;
 
 pub use authority::{AuthorityError, CaError, CsrError, JoinError, MAX_SVID_TTL, MAX_TOKEN_TTL, MIN_SVID_TTL};
+pub use backup::{Backup, BackupError, RestoreError};
 pub use config::{Config, ConfigError, DEFAULT_ADMIN, DEFAULT_LISTEN, DEFAULT_TRUST_DOMAIN};
 pub use policies::PolicyError;
 pub use server::{Running, ServeError, serve};

@@ -463,6 +463,8 @@ fn every_command_has_an_example() {
         &["services"],
         &["endpoints"],
         &["identities"],
+        &["backup"],
+        &["restore"],
         &["apply"],
         &["policy"],
         &["entry", "create"],

@@ -28,7 +28,7 @@ use store::Store;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint(Arc<Attributes>);
 
-#[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Attributes {
     id: String,
     address: String,
@@ -39,6 +39,8 @@ struct Attributes {
     weight: u16,
     #[serde(default)]
     health: Health,
+    #[serde(default)]
+    expired: bool,
 }
 
 /// What the checks of its own member say of an endpoint.
@@ -128,6 +130,13 @@ impl Endpoint {
     pub fn health(&self) -> Health {
         self.0.health
     }
+
+    /// Whether the control plane has not heard of its member for a whole lease. Such an endpoint is known only where it is the last
+    /// of its service: the member may be dead, or only cut off from the control plane.
+    #[must_use]
+    pub fn has_expired(&self) -> bool {
+        self.0.expired
+    }
 }
 
 impl fmt::Debug for Endpoint {
@@ -160,10 +169,13 @@ impl Snapshot {
     /// The endpoints to call by `protocol`: those that serve, or all of them where none says that it does. Checks that fail everywhere
     /// at once say more about the checks than about the endpoints, and a call that may fail is better than one that must.
     pub fn callable(&self, protocol: Protocol) -> impl Iterator<Item = &Endpoint> {
-        let serves = |endpoint: &Endpoint| endpoint.health() != Health::NotServing;
+        let serves = |endpoint: &Endpoint| endpoint.health() != Health::NotServing && !endpoint.has_expired();
         let spoken = move |endpoint: &&Endpoint| endpoint.protocol() == protocol;
         let any = self.endpoints.iter().filter(spoken).any(serves);
-        self.endpoints.iter().filter(spoken).filter(move |endpoint| !any || serves(endpoint))
+        self.endpoints
+            .iter()
+            .filter(spoken)
+            .filter(move |endpoint| !any || serves(endpoint))
     }
 }
 
@@ -236,6 +248,7 @@ mod tests {
             zone: String::new(),
             weight: 1,
             health,
+            expired: false,
         }))
     }
 
@@ -243,7 +256,10 @@ mod tests {
         let endpoints = health.iter().map(|(id, health)| endpoint(id, *health)).collect();
         let source = Source::Control;
         let snapshot = Snapshot { endpoints, source };
-        snapshot.callable(Protocol::Http2).map(|endpoint| endpoint.id().to_owned()).collect()
+        snapshot
+            .callable(Protocol::Http2)
+            .map(|endpoint| endpoint.id().to_owned())
+            .collect()
     }
 
     #[test]

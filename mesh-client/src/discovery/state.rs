@@ -40,6 +40,7 @@ impl State {
             changed |= match update {
                 Kind::Reset(reset) if reset.service == service => self.reset(reset.endpoints),
                 Kind::Add(endpoint) if endpoint.service == service => self.add(endpoint),
+                Kind::Remove(gone) if gone.service == service && gone.expired => self.expire(&gone.endpoint_id),
                 Kind::Remove(gone) if gone.service == service => self.endpoints.remove(&gone.endpoint_id).is_some(),
                 _ => false,
             };
@@ -59,10 +60,29 @@ impl State {
         changed
     }
 
+    /// An endpoint of which the control plane has not heard for a whole lease: out, unless it is the last. A control plane that was
+    /// cut off comes back with the leases of everybody expired, and hears of them only a moment later.
+    fn expire(&mut self, id: &str) -> bool {
+        let Some(known) = self.endpoints.remove(id) else {
+            return false;
+        };
+        if self.endpoints.is_empty() {
+            let expired = Attributes {
+                expired: true,
+                ..(*known.0).clone()
+            };
+            self.endpoints.insert(id.to_owned(), Endpoint(Arc::new(expired)));
+        }
+        true
+    }
+
     fn add(&mut self, endpoint: v1::Endpoint) -> bool {
         let id = endpoint.id.clone();
         match usable(endpoint) {
-            Some(endpoint) => self.endpoints.insert(id, endpoint.clone()) != Some(endpoint),
+            Some(endpoint) => {
+                self.endpoints.retain(|_, known| !known.has_expired());
+                self.endpoints.insert(id, endpoint.clone()) != Some(endpoint)
+            }
             // New attributes that cannot be used make a known endpoint unusable.
             None => self.endpoints.remove(&id).is_some(),
         }
@@ -103,6 +123,7 @@ fn usable(endpoint: v1::Endpoint) -> Option<Endpoint> {
         // proto3 cannot tell 0 from absent.
         weight: u16::try_from(endpoint.weight.max(1)).unwrap_or(u16::MAX),
         health,
+        expired: false,
     })))
 }
 
@@ -160,15 +181,48 @@ mod tests {
     #[test]
     fn what_changed_since_is_applied_in_order() {
         let mut state = known();
-        let gone = Kind::Remove(v1::Remove {
-            service: "accounts".into(),
-            endpoint_id: "a".into(),
-        });
         assert!(state.apply(
             "accounts",
-            said(8, false, vec![gone, Kind::Add(endpoint("accounts", "c", 3))])
+            said(8, false, vec![gone("a", false), Kind::Add(endpoint("accounts", "c", 3))])
         ));
         assert_eq!(ids(&state), ["b", "c"]);
+    }
+
+    fn gone(id: &str, expired: bool) -> Kind {
+        Kind::Remove(v1::Remove {
+            service: "accounts".into(),
+            endpoint_id: id.into(),
+            expired,
+        })
+    }
+
+    #[test]
+    fn the_last_endpoint_stays_when_its_lease_expires_until_another_comes() {
+        let mut state = known();
+        assert!(state.apply("accounts", said(8, false, vec![gone("a", true)])));
+        assert_eq!(ids(&state), ["b"], "there is another");
+        assert!(state.apply("accounts", said(9, false, vec![gone("b", true)])));
+        assert_eq!(state.endpoints().first().map(Endpoint::has_expired), Some(true));
+        assert_eq!(ids(&state), ["b"]);
+        let mut other = known();
+        for state in [&mut state, &mut other] {
+            state.apply("accounts", said(10, false, vec![Kind::Add(endpoint("accounts", "c", 3))]));
+        }
+        assert_eq!(
+            (ids(&state), ids(&other)),
+            (vec!["c".to_owned()], ["a", "b", "c"].map(str::to_owned).to_vec())
+        );
+    }
+
+    #[test]
+    fn the_last_endpoint_goes_when_it_says_goodbye_and_comes_back_when_it_is_heard_of() {
+        let mut state = known();
+        let both = vec![gone("a", false), gone("b", true)];
+        assert!(state.apply("accounts", said(8, false, both)));
+        assert!(state.apply("accounts", said(9, false, vec![Kind::Add(endpoint("accounts", "b", 2))])));
+        assert_eq!(state.endpoints().first().map(Endpoint::has_expired), Some(false));
+        assert!(state.apply("accounts", said(10, false, vec![gone("b", false)])));
+        assert!(ids(&state).is_empty());
     }
 
     #[test]

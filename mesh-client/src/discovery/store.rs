@@ -80,6 +80,7 @@ mod tests {
             zone: String::new(),
             weight: 1,
             health: Health::NotServing,
+            expired: false,
         }))
     }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::access::{Action, Mode, Rule};
+use super::health::RawHealth;
 use super::{Default, MAX_DOCUMENT, Policies, Scoped, traffic};
 
 #[derive(Debug, std::default::Default, Deserialize)]
@@ -34,6 +35,7 @@ struct RawPolicy {
 #[serde(deny_unknown_fields)]
 struct RawService {
     policy: Option<RawDefault>,
+    health: Option<Spanned<RawHealth>>,
     balance: Option<Spanned<String>>,
     hash: Option<Spanned<String>>,
     outlier: Option<raw::Outlier>,
@@ -102,7 +104,7 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
         None => Some(Default::default()),
     };
     let usual = default.unwrap_or_default();
-    let mut services = BTreeMap::new();
+    let (mut services, mut health) = (BTreeMap::new(), BTreeMap::new());
     let mut connections = BTreeMap::new();
     for (name, section) in document.named("services", diagnostics) {
         let name = service_name(&name, diagnostics);
@@ -111,6 +113,10 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
         };
         if let (Some(name), Some(connection)) = (&name, raw.value.connection().compile(Kind::Service, diagnostics)) {
             connections.insert(name.clone(), connection);
+        }
+        let check = raw.value.health.as_ref().map(|raw| RawHealth::compile(raw, diagnostics));
+        if let (Some(name), Some(Some(check))) = (&name, check) {
+            health.insert(name.clone(), check);
         }
         let own = raw.value.policy.map(|raw| compile_default(&raw, usual, diagnostics));
         if let (Some(name), Some(Some(own))) = (name, own) {
@@ -150,6 +156,7 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
     let policies = Policies {
         default: default?,
         services,
+        health,
         rules,
         connections,
         routes: routes?,

@@ -29,6 +29,7 @@
 mod access;
 mod document;
 mod follow;
+mod health;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub use access::{Access, Action, Ask, Mode, Verdict};
 pub(crate) use follow::{Follower, Known};
 pub(crate) use routes::{Destination, Plan, Routes};
 
+use crate::health::Check;
 use access::Rule;
 use routes::ScopedRoute;
 
@@ -56,6 +58,7 @@ pub const MAX_DOCUMENT: usize = 1 << 20;
 pub struct Policies {
     default: Default,
     services: BTreeMap<ServiceName, Default>,
+    health: BTreeMap<ServiceName, Check>,
     rules: Vec<Scoped>,
     connections: BTreeMap<ServiceName, ConnectionPolicy>,
     routes: Vec<ScopedRoute>,
@@ -95,6 +98,12 @@ impl Policies {
     /// Every mistake of the document at once, each with its place and its mend.
     pub fn compile(source: &Source, trust_domain: &TrustDomain) -> Result<Self, Diagnostics> {
         document::compile(source, trust_domain)
+    }
+
+    /// The check that the members of `service` make of it, where the document says one.
+    #[must_use]
+    pub fn health(&self, service: &ServiceName) -> Option<&Check> {
+        self.health.get(service)
     }
 
     /// Who may call `service`.

@@ -1,6 +1,9 @@
 //! What a document says, and what is said of a document that is wrong.
 
+use std::time::Duration;
+
 use super::*;
+use crate::health::{Check, Probe};
 
 fn compile(text: &str) -> Result<Policies, String> {
     let bank = "bank.test".parse().unwrap();
@@ -305,4 +308,71 @@ fn a_rule_that_restricts_nothing_is_a_mistake() {
 fn a_document_that_is_too_long_is_refused() {
     let long = format!("# {}", "x".repeat(MAX_DOCUMENT));
     assert!(compile(&long).unwrap_err().contains("longer than 1048576 bytes"));
+}
+
+#[test]
+fn a_service_says_how_it_is_checked() {
+    let text = r#"
+[services.rates]
+health = { http = "/healthz", interval = "10s", timeout = "500ms", failures = 3, passes = 2 }
+
+[services.ledger]
+health = { grpc = "bank.Ledger" }
+policy = { default = "deny" }
+
+[services.db]
+health = { tcp = true }
+"#;
+    let policies = compile(text).unwrap();
+    let check = |service: &str| policies.health(&service.parse().unwrap());
+    let mut rates = Check::new(Probe::http("/healthz").unwrap());
+    (rates.interval, rates.timeout) = (Duration::from_secs(10), Duration::from_millis(500));
+    (rates.failures, rates.passes) = (3, 2);
+    assert_eq!(check("rates"), Some(&rates));
+    assert_eq!(check("ledger"), Some(&Check::new(Probe::grpc("bank.Ledger").unwrap())));
+    assert_eq!(check("db"), Some(&Check::new(Probe::Tcp)));
+    assert_eq!(check("accounts"), None);
+    assert_eq!(judge(&policies, "rates", "ledger", "GET", "/"), "Deny default enforce");
+}
+
+#[test]
+fn every_mistake_of_a_check_is_told_at_its_place() {
+    let mistakes = |health: &str| {
+        let text = format!("[services.rates]\nhealth = {health}\n");
+        compile(&text).unwrap_err().lines().next().unwrap().to_owned()
+    };
+    for (health, told) in [
+        ("{}", "mesh.toml:2:10: error: a check asks one thing"),
+        ("{ tcp = false }", "mesh.toml:2:10: error: a check asks one thing"),
+        (
+            "{ http = \"/\", tcp = true }",
+            "mesh.toml:2:10: error: a check asks one thing",
+        ),
+        (
+            "{ http = \"healthz\" }",
+            "mesh.toml:2:19: error: a path to check begins with /, as in /healthz",
+        ),
+        (
+            "{ grpc = \"a b\" }",
+            "mesh.toml:2:19: error: a gRPC service to check has at most 256 visible ASCII characters, as in bank.Accounts",
+        ),
+        (
+            "{ tcp = true, interval = \"1ms\" }",
+            "mesh.toml:2:35: error: an interval is 1ms, expected 100ms to 1h",
+        ),
+        (
+            "{ tcp = true, timeout = \"2m\" }",
+            "mesh.toml:2:34: error: a timeout is 2m, expected 10ms to 1m",
+        ),
+        (
+            "{ tcp = true, failures = 0 }",
+            "mesh.toml:2:35: error: failures is 0, expected 1 to 100",
+        ),
+        (
+            "{ tcp = true, passes = 101 }",
+            "mesh.toml:2:33: error: passes is 101, expected 1 to 100",
+        ),
+    ] {
+        assert_eq!(mistakes(health), told);
+    }
 }

@@ -123,7 +123,13 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until the drain begins, and returns when the last connection is done or [`Limits::drain`] is over.
+    /// How long requests in flight may take to finish.
+    pub(crate) const fn drain(&self) -> Duration {
+        self.limits.drain
+    }
+
+    /// Serves until the drain begins, and returns when the last connection is done or [`Limits::drain`] is over. What is left then
+    /// is cut off, as it is where this future is dropped.
     pub async fn serve<S, B>(self, service: S, drain: drain::Watch)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -163,8 +169,8 @@ impl Server {
     {
         let tls = Arc::new(self.tls);
         let handshakes = Arc::new(Semaphore::new(self.limits.handshakes));
-        // Its own drain, so that a server whose future is dropped takes its connections with it.
         let (stop, stopping) = drain::channel();
+        let (_cut, cutting) = drain::channel();
         loop {
             let next = async {
                 let permit = Arc::clone(&handshakes)
@@ -183,11 +189,20 @@ impl Server {
                 guard: self.guard.clone(),
                 address,
             };
-            tokio::spawn(serve(connection, stream, permit, stopping.clone()));
+            let serving = serve(connection, stream, permit, stopping.clone());
+            let mut cutting = cutting.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = serving => {}
+                    () = cutting.started() => tracing::debug!(peer = %address, "a connection was cut off"),
+                }
+            });
         }
         drop((self.listener, stopping));
         stop.start();
-        stop.finished().await;
+        if timeout(self.limits.drain, stop.finished()).await.is_err() {
+            tracing::warn!(deadline = ?self.limits.drain, "the drain deadline has passed; what is left is cut off");
+        }
     }
 }
 
@@ -358,7 +373,7 @@ async fn in_time<F: Future>(work: F, deadline: Option<Deadline>) -> Result<F::Ou
 }
 
 /// Puts what the handshake proved where handlers look for it, in place of whatever the peer claims.
-fn introduce<B>(
+pub(crate) fn introduce<B>(
     mut request: Request<B>,
     peer: Option<&PeerIdentity>,
     own: &SpiffeId,

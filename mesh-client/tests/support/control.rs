@@ -36,6 +36,7 @@ pub struct State {
     policies: watch::Sender<Option<v1::PolicyDocument>>,
     pub registrations: AtomicU64,
     pub renewals: AtomicU64,
+    pub heartbeats: AtomicU64,
     pub watches: AtomicU64,
 }
 
@@ -71,6 +72,7 @@ impl ControlPlane {
             policies: watch::Sender::new(Some(v1::PolicyDocument::default())),
             registrations: 0.into(),
             renewals: 0.into(),
+            heartbeats: 0.into(),
             watches: 0.into(),
         };
         Self::run(Arc::new(state), "127.0.0.1:0".parse().unwrap()).await
@@ -321,6 +323,7 @@ impl Registry for Service {
 
     async fn heartbeat(&self, request: Request<v1::HeartbeatRequest>) -> Result<Response<v1::Lease>, Status> {
         peer(&request)?;
+        self.0.heartbeats.fetch_add(1, Ordering::Relaxed);
         let endpoint_id = request.into_inner().endpoint_id;
         if !self.0.endpoints.borrow().contains_key(&endpoint_id) {
             return Err(Status::not_found("no such lease"));
@@ -444,6 +447,12 @@ impl Operator for Service {
         }
         let token = self.0.token(&request.get_ref().service).to_string();
         Ok(Response::new(v1::Token { token, expires_at: 0 }))
+    }
+
+    type BackupStream = Answers<v1::BackupPart>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("there is nothing to keep"))
     }
 
     async fn list_endpoints(

@@ -1,6 +1,7 @@
 //! The `mesh-runtime` program: what it is told, and which part does it.
 
 mod authority;
+mod backup;
 mod entry;
 mod operate;
 mod output;
@@ -73,6 +74,34 @@ Example:
     /// List the issued identities that are valid
     #[command(after_help = "Example:\n  mesh-runtime identities --control 127.0.0.1:7700")]
     Identities(ListArguments),
+    /// Copy everything that a running control plane holds into a file, its keys included
+    #[command(
+        after_help = "The file is for its owner alone, and as secret as the authority's keys: whoever has it can be anybody in the mesh.
+
+Example:
+  mesh-runtime backup mesh.backup"
+    )]
+    Backup {
+        /// Where to; - is stdout
+        file: PathBuf,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Put a backup into a data directory that holds nothing yet
+    #[command(
+        after_help = "Members find back by themselves, with the identities that they have. What changed since the backup is lost, and join
+tokens of before are not good any more.
+
+Example:
+  mesh-runtime restore mesh.backup --data-dir /var/lib/heddle/mesh"
+    )]
+    Restore {
+        /// The backup; - is stdin
+        file: PathBuf,
+        /// Where the store is to be [default: ${XDG_DATA_HOME:-~/.local/share}/heddle/mesh]
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
     /// Put a document in force: who may talk to whom
     #[command(
         after_help = "What does not compile changes nothing. Members hear of it at once.\n\nExample:\n  mesh-runtime apply mesh.toml"
@@ -312,6 +341,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Endpoints { service, list } => {
             operate::endpoints(&list.control.control, service.as_ref(), list.json).await?;
         }
+        Command::Backup { file, control } => backup::backup(&control.control, &file).await?,
+        Command::Restore { file, data_dir } => backup::restore(&file, data_dir).await?,
         Command::Apply { file, dry_run, control } => return policy::apply(&control.control, &file, dry_run).await,
         Command::Policy(PolicyCommand::Show(list)) => return policy::show(&list.control.control, list.json).await,
         Command::Policy(PolicyCommand::Check {

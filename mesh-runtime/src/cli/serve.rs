@@ -44,10 +44,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode>
 
 /// Flags over file over defaults.
 fn settle(arguments: ServeArguments, file: FileSettings) -> anyhow::Result<Config> {
-    let data_dir = match arguments.data_dir.or_else(|| file.data_dir.clone()) {
-        Some(data_dir) => data_dir,
-        None => default_data_dir().context("there is no HOME to keep the data in; choose a place with --data-dir")?,
-    };
+    let data_dir = data_dir(arguments.data_dir.or_else(|| file.data_dir.clone()))?;
     let mut config = Config::new("");
     file.apply(&mut config);
     config.data_dir = data_dir;
@@ -57,6 +54,12 @@ fn settle(arguments: ServeArguments, file: FileSettings) -> anyhow::Result<Confi
     config.trust_domain = arguments.trust_domain.or(config.trust_domain);
     config.state_home = state_home();
     Ok(config)
+}
+
+/// Where the data is: where it is said to be, or in its place below the home of the user.
+pub(super) fn data_dir(said: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    said.or_else(default_data_dir)
+        .context("there is no HOME to keep the data in; choose a place with --data-dir")
 }
 
 fn default_data_dir() -> Option<PathBuf> {

@@ -159,7 +159,7 @@ impl Registry {
     /// `speaker` does not serve the endpoint any more. Saying so of one that is gone is no error.
     pub(crate) fn deregister(&mut self, speaker: &ServiceName, id: &str) -> Result<(), Refusal> {
         match self.owned(speaker, id) {
-            Ok(_) => self.release(id),
+            Ok(_) => self.release(id, false),
             Err(Refusal::Unknown(_)) => {}
             Err(refusal) => return Err(refusal),
         }
@@ -173,7 +173,7 @@ impl Registry {
             && *deadline <= now
         {
             let id = id.clone();
-            self.release(&id);
+            self.release(&id, true);
             expired += 1;
         }
         expired
@@ -267,13 +267,14 @@ impl Registry {
         }
     }
 
-    fn release(&mut self, id: &str) {
+    fn release(&mut self, id: &str, expired: bool) {
         if let Some(held) = self.leases.remove(id) {
             self.deadlines.remove(&(held.expires, id.to_owned()));
             self.view.remove(&held.endpoint.service, id);
             self.pending.push(Update::Remove {
                 service: held.endpoint.service.clone(),
                 id: id.to_owned(),
+                expired,
             });
         }
     }

@@ -34,6 +34,10 @@ impl Store for InMemory {
         Box::pin(async move { Ok(records) })
     }
 
+    fn dump(&self) -> Answer<'_, Vec<(Table, String, Vec<u8>)>> {
+        unreachable!("the registrar takes no backup")
+    }
+
     fn commit(&self, batch: Batch) -> Answer<'_, Outcome> {
         Box::pin(async move {
             if self.broken.load(Ordering::Relaxed) {

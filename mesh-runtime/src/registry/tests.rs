@@ -101,6 +101,7 @@ fn a_registered_endpoint_is_seen_until_it_deregisters() {
     let removed = Update::Remove {
         service: "accounts".to_owned(),
         id: "a".to_owned(),
+        expired: false,
     };
     assert_eq!(
         *world.seal().unwrap(),
@@ -128,6 +129,12 @@ fn heartbeats_keep_a_lease_and_silence_ends_it() {
     assert_eq!(world.registry.next_expiry(), Some(world.now + secs(5)), "b is next");
     assert_eq!(world.pass(secs(5)), 1);
     assert_eq!(world.ids("accounts"), ["a"]);
+    let expired = Update::Remove {
+        service: "accounts".to_owned(),
+        id: "b".to_owned(),
+        expired: true,
+    };
+    assert_eq!(world.seal().unwrap().updates.last(), Some(&expired));
     assert_eq!(
         world.registry.heartbeat(&name("accounts"), "b", world.now),
         Err(Refusal::Unknown("b".to_owned()))
@@ -303,7 +310,7 @@ fn watchers_store_and_registry_always_agree() {
                     for update in world.seal().iter().flat_map(|changes| &changes.updates) {
                         match update {
                             Update::Add(endpoint) => told.insert((endpoint.service.clone(), endpoint.id.clone())),
-                            Update::Remove { service, id } => told.remove(&(service.clone(), id.clone())),
+                            Update::Remove { service, id, .. } => told.remove(&(service.clone(), id.clone())),
                         };
                     }
                     let seen: BTreeSet<_> = world

@@ -10,8 +10,8 @@ use super::Endpoint;
 pub(crate) enum Update {
     /// A new endpoint, or new attributes of a known one.
     Add(Arc<Endpoint>),
-    /// It is gone.
-    Remove { service: String, id: String },
+    /// It is gone: deregistered, or its lease `expired`.
+    Remove { service: String, id: String, expired: bool },
 }
 
 impl Update {

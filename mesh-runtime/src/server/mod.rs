@@ -67,6 +67,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// What every service of the control plane shares.
 struct Shared {
+    records: Records,
     authority: Arc<Authority>,
     registrar: Registrar,
     policies: Applied,
@@ -222,7 +223,7 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     };
 
     let metrics = Metrics::new();
-    let store = Arc::new(Embedded::open(&config.data_dir.join("mesh.redb"))?);
+    let store = Arc::new(Embedded::open(&config.data_dir.join(Embedded::FILE))?);
     let records = Records::new(Arc::clone(&store) as Arc<dyn Store>);
     let wish = config.trust_domain.clone();
     let authority = Arc::new(Authority::open(records.clone(), wish, config.svid_ttl, now_unix()).await?);
@@ -233,7 +234,7 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
         endpoints: ENDPOINTS,
     };
     let policies = Applied::open(records.clone(), authority.trust_domain().clone()).await?;
-    let registrar = Registrar::start(records, limits, Arc::clone(&metrics)).await?;
+    let registrar = Registrar::start(records.clone(), limits, Arc::clone(&metrics)).await?;
     let (operator, operator_hash) = new_token(authority.pin())?;
     let files = CredentialFiles::write(&operator.to_string(), &config.data_dir, config.state_home.as_deref(), control)
         .map_err(|source| ServeError::Credential { source })?;
@@ -252,6 +253,7 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let everyone = Matcher::TrustDomain(authority.trust_domain().clone());
     let tls = ServerTls::new(credentials, Peers::Optional(everyone)).lenient(LENIENCE);
     let shared = Arc::new(Shared {
+        records,
         authority: Arc::clone(&authority),
         registrar,
         policies,
@@ -344,7 +346,7 @@ async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Se
 }
 
 /// Makes the data directory where it does not exist, and locks it against a second control plane.
-fn open_data_dir(path: &Path) -> Result<File, ServeError> {
+pub(crate) fn open_data_dir(path: &Path) -> Result<File, ServeError> {
     let error = |source| ServeError::DataDir {
         path: path.to_owned(),
         source,

@@ -1,9 +1,12 @@
 //! `heddle.mesh.v1.Operator`: what the commands of `mesh-runtime` ask. Whoever comes here has shown the operator's credential.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{Stream, stream};
 use identity::{IdError, ServiceName, SpiffeId};
 use mesh_api::v1;
 use mesh_api::v1::operator_server::Operator;
@@ -17,9 +20,13 @@ use tonic::{Request, Response, Status};
 use super::Shared;
 use super::policy_service::document_of;
 use crate::authority::{Entry, RootStatus, Selector};
+use crate::backup::Backup;
 use crate::now_unix;
 use crate::policies::PolicyError;
 use crate::store::IdentityRecord;
+
+/// How much of a backup is in one message.
+const PART: usize = 256 * 1024;
 
 pub(super) struct OperatorService {
     shared: Arc<Shared>,
@@ -53,6 +60,8 @@ impl OperatorService {
 
 #[tonic::async_trait]
 impl Operator for OperatorService {
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupPart, Status>> + Send>>;
+
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Result<Response<v1::Token>, Status> {
         let v1::CreateTokenRequest { service, ttl_seconds } = request.into_inner();
         let service = ServiceName::new(&service).map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -145,6 +154,27 @@ impl Operator for OperatorService {
             })
             .collect();
         Ok(Response::new(v1::ListEndpointsResponse { endpoints }))
+    }
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let records = self
+            .shared
+            .records
+            .dump()
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        tracing::warn!(
+            records = records.len(),
+            "a backup was taken, which holds the keys of the authority"
+        );
+        let backup = Backup::new(self.shared.authority.trust_domain().as_str(), now_unix(), records);
+        let whole = Bytes::from(backup.write());
+        let starts = (0..whole.len()).step_by(PART);
+        let parts: Vec<_> = starts
+            .map(|start| whole.slice(start..whole.len().min(start + PART)))
+            .collect();
+        let parts = parts.into_iter().map(|data| Ok(v1::BackupPart { data: data.into() }));
+        Ok(Response::new(Box::pin(stream::iter(parts))))
     }
 
     async fn list_identities(

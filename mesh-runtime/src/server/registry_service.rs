@@ -128,9 +128,10 @@ fn reset_of(service: String, endpoints: &[Arc<Endpoint>]) -> v1::Update {
 fn update_of(update: Update) -> v1::Update {
     let kind = match update {
         Update::Add(endpoint) => Kind::Add(v1::Endpoint::from(&*endpoint)),
-        Update::Remove { service, id } => Kind::Remove(v1::Remove {
+        Update::Remove { service, id, expired } => Kind::Remove(v1::Remove {
             service,
             endpoint_id: id,
+            expired,
         }),
     };
     v1::Update { kind: Some(kind) }

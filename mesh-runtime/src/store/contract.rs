@@ -13,6 +13,7 @@ pub(crate) async fn check<S: Store>(open: impl Fn() -> Arc<S>) {
     changes_of_a_batch_happen_in_their_order(&*store).await;
     of_two_that_exclude_each_other_one_happens(&store).await;
     many_at_once_are_all_kept(&store).await;
+    a_dump_is_of_one_moment(&store).await;
     let before = everything(&*store).await;
     drop(store);
     assert_eq!(
@@ -35,6 +36,35 @@ async fn everything(store: &dyn Store) -> Vec<(Table, String, Vec<u8>)> {
         );
     }
     all
+}
+
+/// Every batch moves one record and counts: a dump that saw half of one would hold two, or none, or an older count.
+async fn a_dump_is_of_one_moment<S: Store>(store: &Arc<S>) {
+    let writer = Arc::clone(store);
+    let writing = tokio::spawn(async move {
+        for n in 0..100_u32 {
+            let outcome = commit(&*writer, |batch| {
+                batch
+                    .put(Table::Facts, "moves", n.to_be_bytes())
+                    .put(Table::Identities, format!("{n:03}"), *b"here");
+                if let Some(before) = n.checked_sub(1) {
+                    batch.delete(Table::Identities, format!("{before:03}"));
+                }
+            })
+            .await;
+            assert_eq!(outcome, Outcome::Committed);
+        }
+    });
+    while !writing.is_finished() {
+        let dump = store.dump().await.unwrap();
+        let at = |table| dump.iter().filter(move |(of, ..)| *of == table);
+        let places: Vec<_> = at(Table::Identities).map(|(_, key, _)| key.as_str()).collect();
+        let moves = at(Table::Facts).find(|(_, key, _)| key == "moves");
+        let expected = moves.map(|(_, _, n)| format!("{:03}", u32::from_be_bytes(n.as_slice().try_into().unwrap())));
+        assert_eq!(places, expected.as_deref().as_slice());
+    }
+    writing.await.unwrap();
+    assert_eq!(store.dump().await.unwrap(), everything(&**store).await);
 }
 
 async fn commit(store: &dyn Store, fill: impl FnOnce(&mut Batch)) -> Outcome {

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Batch, Change, Outcome, Store, StoreError, Table};
@@ -34,6 +36,9 @@ struct Commit {
 }
 
 impl Embedded {
+    /// Its name in a data directory.
+    pub(crate) const FILE: &str = "mesh.redb";
+
     /// Opens the store in `path`, which is made (readable by its owner alone) where it does not exist.
     ///
     /// # Errors
@@ -53,15 +58,17 @@ impl Embedded {
             .open(path)
             .map_err(|error| open_error(error.into()))?;
         let database = Database::create(path).map_err(|error| open_error(error.into()))?;
+        Self::over(database).map_err(|error| open_error(error.into()))
+    }
+
+    /// A store in a database that is open.
+    pub(super) fn over(database: Database) -> std::io::Result<Self> {
         let database = Arc::new(database);
         let (commits, queue) = mpsc::channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn({
-                let database = Arc::clone(&database);
-                move || write_all(&database, queue)
-            })
-            .map_err(|error| open_error(error.into()))?;
+        let writer = std::thread::Builder::new().name("store".to_owned()).spawn({
+            let database = Arc::clone(&database);
+            move || write_all(&database, queue)
+        })?;
         Ok(Self {
             database,
             commits: Some(commits),
@@ -99,17 +106,17 @@ impl Store for Embedded {
 
     fn scan(&self, table: Table) -> Answer<'_, Vec<(String, Vec<u8>)>> {
         let database = Arc::clone(&self.database);
+        in_background(move || scan(&database.begin_read().map_err(read_error)?, table))
+    }
+
+    fn dump(&self) -> Answer<'_, Vec<(Table, String, Vec<u8>)>> {
+        let database = Arc::clone(&self.database);
         in_background(move || {
             let transaction = database.begin_read().map_err(read_error)?;
-            let table = match transaction.open_table(definition(table)) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                Err(error) => return Err(read_error(error)),
-            };
             let mut records = Vec::new();
-            for record in table.iter().map_err(read_error)? {
-                let (key, value) = record.map_err(read_error)?;
-                records.push((key.value().to_owned(), value.value().to_vec()));
+            for table in Table::ALL {
+                let of_table = scan(&transaction, table)?;
+                records.extend(of_table.into_iter().map(|(key, value)| (table, key, value)));
             }
             Ok(records)
         })
@@ -128,6 +135,21 @@ impl Store for Embedded {
 
 const fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
     TableDefinition::new(table.name())
+}
+
+/// Every record of a table as the transaction sees it.
+fn scan(transaction: &ReadTransaction, table: Table) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let table = match transaction.open_table(definition(table)) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(read_error(error)),
+    };
+    let mut records = Vec::new();
+    for record in table.iter().map_err(read_error)? {
+        let (key, value) = record.map_err(read_error)?;
+        records.push((key.value().to_owned(), value.value().to_vec()));
+    }
+    Ok(records)
 }
 
 fn read_error(error: impl Into<redb::Error>) -> StoreError {

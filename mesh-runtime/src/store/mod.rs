@@ -5,11 +5,14 @@
 //! or an operator before that. The contract is small so that a second store (a replicated one) can keep it exactly;
 //! one suite of tests checks it for whichever store is handed to it.
 
+pub(crate) mod as_base64;
 mod embedded;
 mod records;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod power;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -152,6 +155,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every record of a table, by key in byte order.
     fn scan(&self, table: Table) -> Answer<'_, Vec<(String, Vec<u8>)>>;
+
+    /// Every record of every table as of one moment, by table and key.
+    fn dump(&self) -> Answer<'_, Vec<(Table, String, Vec<u8>)>>;
 
     /// Makes a batch happen, or not.
     fn commit(&self, batch: Batch) -> Answer<'_, Outcome>;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Outcome, Store, StoreError, Table};
+use super::{Batch, Outcome, Store, StoreError, Table, as_base64};
 use crate::registry::Endpoint;
 
 const TRUST_DOMAIN: &str = "trust-domain";
 const AUTHORITY: &str = "authority";
 const REVISION: &str = "revision";
 const POLICY: &str = "policy";
+/// How far the revisions of a store jump that was restored: beyond any that were given since the backup.
+const JUMP: u64 = 1 << 32;
 
 /// The authority's keys and certificates.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +178,34 @@ impl Records {
         self.scan(Table::Identities).await
     }
 
+    /// Every record, as of one moment.
+    pub(crate) async fn dump(&self) -> Result<Vec<(Table, String, Vec<u8>)>, StoreError> {
+        self.store.dump().await
+    }
+
+    /// What puts the records of a backup into an empty store. Join tokens count as used, since one that was used later would
+    /// be good again; they stay, for whoever they let in is known by them. Revisions jump, so that no member takes what it
+    /// was told before for what it would be told now.
+    pub(crate) fn restored(records: Vec<(Table, String, Vec<u8>)>) -> Result<Batch, StoreError> {
+        let (mut batch, mut revision, mut policy) = (Batch::default(), 0, PolicyRecord::default());
+        for (table, key, value) in records {
+            match (table, key.as_str()) {
+                (Table::Tokens, id) => {
+                    let mut token: TokenRecord = decode(table, id, &value)?;
+                    let (at, key) = (token.created_at, Vec::new());
+                    token.used.get_or_insert(UseRecord { at, key });
+                    batch.put_token(id, &token);
+                }
+                (Table::Facts, REVISION) => revision = decode(table, REVISION, &value)?,
+                (Table::Facts, POLICY) => policy = decode(table, POLICY, &value)?,
+                _ => drop(batch.put(table, key, value)),
+            }
+        }
+        policy.revision += JUMP;
+        batch.put_revision(revision + JUMP).put(Table::Facts, POLICY, encode(&policy));
+        Ok(batch)
+    }
+
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
         self.store.commit(batch).await
     }
@@ -261,18 +291,4 @@ fn decode<T: DeserializeOwned>(table: Table, key: &str, value: &[u8]) -> Result<
         key: key.to_owned(),
         why: error.to_string(),
     })
-}
-
-mod as_base64 {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
 }

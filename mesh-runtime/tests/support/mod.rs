@@ -73,6 +73,7 @@ fn channel_of(control: SocketAddr, svid: Svid, bundle: Bundle) -> Channel {
         let tls = Arc::clone(&tls);
         async move {
             let stream = TcpStream::connect(control).await?;
+            stream.set_nodelay(true)?;
             let (stream, _) = tls.0.connect(stream).await.map_err(std::io::Error::other)?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SERVER: &str = r#"
 import http.server, json, os, sys, threading, urllib.request, urllib.error
 
-go = threading.Event()
+go, sick = threading.Event(), threading.Event()
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -39,6 +39,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
             go.wait(30)
             self.wfile.write(b"6\r\nsecond\r\n0\r\n\r\n")
+        elif self.path in ("/sicken", "/heal"):
+            sick.set() if self.path == "/sicken" else sick.clear()
+            self.answer(200, b"so it is")
+        elif self.path == "/health":
+            self.answer(503 if sick.is_set() else 200, b"")
         elif self.path == "/go":
             go.set()
             self.answer(200, b"went")
@@ -115,16 +120,16 @@ impl World {
 
     /// A control plane, and its two addresses. `listen` is `127.0.0.1:0` but where one is started again.
     pub(crate) fn serve(&self, listen: &str) -> (Running, String, SocketAddr) {
-        let data = self.path("data");
-        let running = self.start(&[
-            "serve",
-            "--listen",
-            listen,
-            "--admin",
-            "127.0.0.1:0",
-            "--data-dir",
-            data.to_str().unwrap(),
-        ]);
+        self.serve_with(listen, "")
+    }
+
+    /// The same, with settings of its own.
+    pub(crate) fn serve_with(&self, listen: &str, settings: &str) -> (Running, String, SocketAddr) {
+        let (data, config) = (self.path("data"), self.path("serve.toml"));
+        std::fs::write(&config, settings).unwrap();
+        let (data, config) = (data.to_str().unwrap(), config.to_str().unwrap());
+        let fixed = ["serve", "--listen", listen, "--admin", "127.0.0.1:0", "--data-dir", data];
+        let running = self.start(&[&fixed[..], &["--config", config]].concat());
         let control = running.line("control listening on ");
         let admin = running.line("admin listening on ").parse().unwrap();
         (running, control, admin)
@@ -154,6 +159,15 @@ impl World {
     pub(crate) fn stand_in(&self, control: &str, service: &str, flags: &[&str]) -> Running {
         let wrapped = ["run", "--service", service, "--control", control];
         self.start(&[&wrapped[..], flags, &["--", "sleep", "1000"]].concat())
+    }
+
+    /// Waits until as many endpoints of a service are registered.
+    pub(crate) async fn endpoints(&self, control: &str, service: &str, count: usize) {
+        eventually(async || {
+            let listed = self.output(&["endpoints", service, "--json", "--control", control]);
+            listed.status.success() && json(&text(&listed.stdout)).as_array().unwrap().len() == count
+        })
+        .await;
     }
 
     pub(crate) async fn registered(&self, control: &str, services: &[&str]) {
