@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a suite that cannot be set up has failed")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -167,14 +168,19 @@ fn identities_are_renewed_under_load_without_a_failed_request() {
         status => Err(format!("{status}")),
     };
     eventually(Duration::from_secs(20), ask);
-    let issued = control.rows("identities").len();
+    let serials = || -> BTreeSet<String> {
+        let shown = control.rows("identities");
+        shown.iter().map(|row| row["serial"].as_str().unwrap().to_owned()).collect()
+    };
+    let issued = serials();
     let start = std::time::Instant::now();
     while start.elapsed() < Duration::from_secs(25) {
         ask().expect("no request fails while identities are renewed");
     }
+    let renewed = serials();
     assert!(
-        control.rows("identities").len() > issued,
-        "the identities were renewed meanwhile"
+        renewed.len() >= 3 && renewed.is_disjoint(&issued),
+        "the identities were renewed meanwhile: {issued:?}, then {renewed:?}"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::ServeArguments;
@@ -18,28 +18,27 @@ pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     options.http1 = arguments.http1;
     options.workers = arguments.workers.map(usize::from);
 
-    let signals = tokio::runtime::Builder::new_current_thread()
+    let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot wait for signals")?;
+    // Before anything is announced: whoever reads that it serves may send a signal at once.
+    let mut signals = waiting.block_on(async { Signals::new() })?;
     let running = crate::serve(options)?;
     announce(&running)?;
-    signals.block_on(async {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-        let mut stopped = std::pin::pin!(stopped());
+    waiting.block_on(async {
         loop {
             tokio::select! {
-                stopped = stopped.as_mut() => return stopped,
-                _ = hangup.recv() => running.reload(),
+                () = stopped(&mut signals.terminate, &mut signals.interrupt) => return,
+                _ = signals.hangup.recv() => running.reload(),
             }
         }
-    })?;
+    });
     tracing::info!("draining");
     // A second signal means now.
     std::thread::spawn(move || {
-        if signals.block_on(stopped()).is_ok() {
-            std::process::exit(1);
-        }
+        waiting.block_on(stopped(&mut signals.terminate, &mut signals.interrupt));
+        std::process::exit(1);
     });
     match running.shutdown() {
         0 => tracing::info!("drained"),
@@ -60,15 +59,30 @@ fn announce(running: &crate::Running) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The signals that a gateway answers to.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes them from here on. Within a runtime only.
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?,
+            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+        })
+    }
+}
+
 /// Resolves at SIGTERM or Ctrl-C.
-async fn stopped() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Ok(())
 }
 
 fn log() {
