@@ -48,7 +48,8 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
     let mut report = Report::new(
         "policy",
         "100 routes; the one in the middle is asked with 1,000 different ES256 tokens in turn, has a rate limit and edits headers both\n\
-         ways; 32 connections, an answer of 1 KiB. Envoy has jwt_authn with its cache of verified tokens, and local_ratelimit.",
+         ways; 32 connections, an answer of 1 KiB. The limit counts by token, and Envoy's all together;\n\
+         Envoy has jwt_authn with its cache of verified tokens, and local_ratelimit.",
     );
     let comparison = compare(lab, "32 connections", &contestants, &|contestant, seconds| {
         Wrk {
@@ -96,6 +97,7 @@ jwks_file = "policy.jwks.json"
 name = "service-{number}"
 match = {{ path = "/service-{number}/items/{{id}}", methods = ["GET"] }}
 auth = "customer"
+rate_limit = {{ limit = 1000000, window = "1s", key = "claim.sub" }}
 upstream = "services"
 headers = {{ request = {{ set = {{ x-customer = "{{claim.sub}}" }} }}, response = {{ add = {{ x-served-by = "gateway" }} }} }}
 "#
