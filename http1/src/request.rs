@@ -120,6 +120,9 @@ fn too_large(window: &[u8], limit: usize) -> Error {
 pub struct RequestHead {
     pub(crate) section: Section,
     pub(crate) facts: Facts,
+    /// What is asked for as text: a second copy of some sixty bytes, so that they are not checked to be UTF-8 each time that they are
+    /// asked for.
+    line: String,
     method: Span,
     target: Span,
     authority: Span,
@@ -132,7 +135,7 @@ impl RequestHead {
     /// The method, case-sensitive (RFC 9110 §9.1).
     #[must_use]
     pub fn method(&self) -> &str {
-        self.section.text(self.method)
+        &self.line[self.method.range()]
     }
 
     /// The version that the client speaks.
@@ -144,7 +147,7 @@ impl RequestHead {
     /// The target as it came.
     #[must_use]
     pub fn target(&self) -> &str {
-        self.section.text(self.target)
+        &self.line[self.target.range()]
     }
 
     /// The form that the target came in.
@@ -157,13 +160,13 @@ impl RequestHead {
     /// Empty only for an HTTP/1.0 request without either.
     #[must_use]
     pub fn authority(&self) -> &str {
-        self.section.text(self.authority)
+        &self.line[self.authority.range()]
     }
 
     /// Path and query in origin form, whatever form the target came in; `*` for the asterisk form, empty for `CONNECT`.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.section.text(self.path)
+        &self.line[self.path.range()]
     }
 
     /// The `nth` value (from 0) of the field `name`, whose case does not matter.
@@ -246,9 +249,10 @@ impl RequestHead {
             Version::Http11
         };
         self.facts = Facts::read(&mut self.section, self.version)?;
-        self.method = Span::of(method.as_bytes(), bytes);
-        self.target = Span::of(target.as_bytes(), bytes);
-        self.locate(bytes)?;
+        self.line.clear();
+        self.method = self.add(method);
+        self.target = self.add(target);
+        self.locate(method, target)?;
         // RFC 9110 §9.3.6: what follows a CONNECT is not content, and a server could read it either way.
         if self.form == Form::Authority && self.framing() != Framing::None {
             return Err(Error::ConnectWithBody);
@@ -257,41 +261,49 @@ impl RequestHead {
     }
 
     /// Finds authority and path (RFC 9112 §3.2, §3.3).
-    fn locate(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn locate(&mut self, method: &str, target: &str) -> Result<(), Error> {
         let host = match self.facts.host {
-            Some(index) => self.section.fields[index].value,
+            Some(index) => {
+                let host = self.section.slice(self.section.fields[index].value);
+                // RFC 9112 §3.2: 400 to a request "with an invalid field value". §3.3 allows to reject an empty one, as it names no http
+                // URI.
+                let host = std::str::from_utf8(host).ok().filter(|host| is_authority(host.as_bytes()));
+                let host = host.ok_or(Error::BadHost)?;
+                let start = self.line.len();
+                self.line.push_str(host);
+                Span::new(start, self.line.len())
+            }
             // RFC 9112 §3.2: 400 "to any HTTP/1.1 request message that lacks a Host header field".
             None if self.version == Version::Http11 => return Err(Error::MissingHost),
             None => Span::default(),
         };
-        // RFC 9112 §3.2: and to one "with an invalid field value". §3.3 allows to reject an empty one, as it names no http URI.
-        if self.facts.host.is_some() && !is_authority(&bytes[host.range()]) {
-            return Err(Error::BadHost);
-        }
-        let method = &bytes[self.method.range()];
-        (self.form, self.authority, self.path) = match Target::read(method, &bytes[self.target.range()])? {
+        (self.form, self.authority, self.path) = match Target::read(method, target)? {
             Target::Origin => (Form::Origin, host, self.target),
             Target::Asterisk => (Form::Asterisk, host, self.target),
             Target::Authority => (Form::Authority, self.target, Span::default()),
             // RFC 9112 §3.2.2: Host is ignored in favour of the target's own.
             Target::Absolute { authority, path } => {
+                let authority = self.add(authority);
                 let path = match path {
-                    Path::Whole(path) => Span::of(path, bytes),
-                    Path::Query(query) => self.append(&[b"/", query]),
-                    Path::Empty if method == b"OPTIONS" => self.append(&[b"*"]),
-                    Path::Empty => self.append(&[b"/"]),
+                    Path::Whole(path) => self.add(path),
+                    Path::Query(query) => {
+                        let slash = self.add("/");
+                        Span::new(slash.start(), self.add(query).end())
+                    }
+                    Path::Empty if method == "OPTIONS" => self.add("*"),
+                    Path::Empty => self.add("/"),
                 };
-                (Form::Absolute, Span::of(authority, bytes), path)
+                (Form::Absolute, authority, path)
             }
         };
         Ok(())
     }
 
-    /// Puts a path that did not come as such behind the head.
-    fn append(&mut self, parts: &[&[u8]]) -> Span {
-        let start = self.section.bytes.len();
-        parts.iter().for_each(|part| self.section.bytes.extend_from_slice(part));
-        Span::new(start, self.section.bytes.len())
+    /// Appends to the text.
+    fn add(&mut self, part: &str) -> Span {
+        let start = self.line.len();
+        self.line.push_str(part);
+        Span::new(start, self.line.len())
     }
 }
 

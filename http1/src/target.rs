@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use crate::Error;
-use crate::section::table;
+use crate::section::{all_in, table};
 
 /// The form that a request target came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +23,7 @@ pub enum Form {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
     Origin,
-    Absolute { authority: &'a [u8], path: Path<'a> },
+    Absolute { authority: &'a str, path: Path<'a> },
     Authority,
     Asterisk,
 }
@@ -32,21 +32,21 @@ pub(crate) enum Target<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Path<'a> {
     /// It begins with a slash.
-    Whole(&'a [u8]),
+    Whole(&'a str),
     /// An empty path with a query: a slash goes before it (RFC 9112 §3.2.1).
-    Query(&'a [u8]),
+    Query(&'a str),
     /// Nothing: `/`, or `*` where the method is `OPTIONS` (RFC 9112 §3.2.4).
     Empty,
 }
 
 impl<'a> Target<'a> {
-    pub(crate) fn read(method: &[u8], target: &'a [u8]) -> Result<Self, Error> {
-        if !is_target(target) {
+    pub(crate) fn read(method: &str, target: &'a str) -> Result<Self, Error> {
+        if !is_target(target.as_bytes()) {
             return Err(Error::BadTarget);
         }
         // RFC 9112 §3.2.3: "only used for CONNECT requests", and CONNECT takes no other.
-        if method == b"CONNECT" {
-            let (_, port) = split_authority(target).ok_or(Error::BadTarget)?;
+        if method == "CONNECT" {
+            let (_, port) = split_authority(target.as_bytes()).ok_or(Error::BadTarget)?;
             // RFC 9110 §9.3.6: an empty or invalid port is rejected.
             return if port.is_some_and(|port| !port.is_empty()) {
                 Ok(Self::Authority)
@@ -55,27 +55,24 @@ impl<'a> Target<'a> {
             };
         }
         match target {
-            [b'/', ..] => Ok(Self::Origin),
-            b"*" if method == b"OPTIONS" => Ok(Self::Asterisk),
+            _ if target.starts_with('/') => Ok(Self::Origin),
+            "*" if method == "OPTIONS" => Ok(Self::Asterisk),
             _ => Self::absolute(target).ok_or(Error::BadTarget),
         }
     }
 
-    fn absolute(target: &'a [u8]) -> Option<Self> {
-        let scheme = [b"http://".as_slice(), b"https://"].into_iter().find(|scheme| {
+    fn absolute(target: &'a str) -> Option<Self> {
+        let scheme = ["http://", "https://"].into_iter().find(|scheme| {
             target
                 .get(..scheme.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         })?;
         let rest = &target[scheme.len()..];
-        let end = rest
-            .iter()
-            .position(|&byte| byte == b'/' || byte == b'?')
-            .unwrap_or(rest.len());
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         // RFC 9110 §4.2.1 refuses an empty host, §4.2.4 advises to treat user information as an error.
-        split_authority(authority)?;
-        let path = match path.first() {
+        split_authority(authority.as_bytes())?;
+        let path = match path.as_bytes().first() {
             None => Path::Empty,
             Some(b'/') => Path::Whole(path),
             Some(_) => Path::Query(path),
@@ -93,7 +90,7 @@ static HOST: [bool; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 
 /// Whether every byte may stand in a target.
 pub(crate) fn is_target(target: &[u8]) -> bool {
-    !target.is_empty() && target.iter().all(|&byte| TARGET[usize::from(byte)])
+    !target.is_empty() && all_in(&TARGET, target)
 }
 
 /// Whether `authority` is `uri-host [ ":" port ]` with a host that is not empty.
@@ -117,7 +114,7 @@ fn split_authority(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     } else {
         let end = authority.iter().position(|&byte| byte == b':').unwrap_or(authority.len());
         let (host, port) = (&authority[..end], authority.get(end + 1..));
-        if host.is_empty() || !host.iter().all(|&byte| HOST[usize::from(byte)]) {
+        if host.is_empty() || !all_in(&HOST, host) {
             return None;
         }
         (host, port)
@@ -169,14 +166,12 @@ mod tests {
             ("GET", "/a?\"b", None),
         ];
         for (method, target, form) in cases {
-            let read = Target::read(method.as_bytes(), target.as_bytes())
-                .ok()
-                .map(|target| match target {
-                    Target::Origin => Form::Origin,
-                    Target::Absolute { .. } => Form::Absolute,
-                    Target::Authority => Form::Authority,
-                    Target::Asterisk => Form::Asterisk,
-                });
+            let read = Target::read(method, target).ok().map(|target| match target {
+                Target::Origin => Form::Origin,
+                Target::Absolute { .. } => Form::Absolute,
+                Target::Authority => Form::Authority,
+                Target::Asterisk => Form::Asterisk,
+            });
             assert_eq!(read, *form, "{method} {target}");
         }
     }

@@ -149,10 +149,10 @@ pub(crate) fn put_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<
     if !is_value(value) {
         return Err(EncodeError::BadValue);
     }
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    out.reserve(name.len() + value.len() + 4);
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
     Ok(())
 }
 

@@ -123,6 +123,23 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
+/// The bytes that a host may have: letters, digits, and what RFC 3986 §3.2.2 has besides, of which names in use have few.
+static HOST: [bool; 256] = {
+    let others = b"-._~!$&'()*+,;=%[]:";
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// The host of a `Host` field or an `:authority`, without its port and trailing dot, in lower case; empty stays empty.
 /// None where it is none (RFC 9112 §3.2 answers that with 400).
 #[must_use]
@@ -132,13 +149,12 @@ pub fn split_authority(authority: &str) -> Option<Cow<'_, str>> {
             address.parse::<std::net::Ipv6Addr>().ok()?;
             (&authority[..address.len() + 2], rest)
         }
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        None => authority.split_at(authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len())),
     };
     let port_is_valid = port
         .strip_prefix(':')
         .map_or(port.is_empty(), |digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&byte);
-    if !port_is_valid || !host.bytes().all(is_host) {
+    if !port_is_valid || !host.bytes().all(|byte| HOST[usize::from(byte)]) {
         return None;
     }
     let host = host.strip_suffix('.').unwrap_or(host);

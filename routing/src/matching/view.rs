@@ -42,8 +42,9 @@ impl<'a> View<'a> {
     ///
     /// Where path, query or host are not what they have to be; the answer to that is 400.
     pub fn of(head: &RequestHead<'a>) -> Result<Self, ViewError> {
-        let (path, query) = match head.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
+        // Not by `split_once`, whose searcher takes longer to set up than most targets to read.
+        let (path, query) = match head.target.bytes().position(|byte| byte == b'?') {
+            Some(at) => (&head.target[..at], Some(&head.target[at + 1..])),
             None => (head.target, None),
         };
         if query.is_some_and(|query| query.bytes().any(|byte| matches!(byte, 0..=b' ' | 0x7f | b'#'))) {
