@@ -2,12 +2,12 @@
 //!
 //! What the client says of itself is dropped, unless it is a proxy that the config trusts; then our own word is added to it.
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue};
 use routing::{Fields, RequestHead, Scheme};
 
+use super::made::Made;
 use super::{Edit, names};
 
 /// A block of addresses.
@@ -56,12 +56,13 @@ fn mapped(address: IpAddr) -> u128 {
 }
 
 /// Adds the edits that tell an upstream where the request came from.
-pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], edits: &mut Vec<Edit>) {
+pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], edits: &mut Vec<Edit>, made: &mut Made) {
     let is_trusted = head.peer.is_some_and(|peer| trusted.iter().any(|block| block.contains(peer)));
     let peer = head.peer.map(|peer| match peer {
         IpAddr::V6(address) => address.to_ipv4_mapped().map_or(peer, IpAddr::V4),
         IpAddr::V4(_) => peer,
     });
+    let shown = peer.map(Shown::of);
     let proto = match head.scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
@@ -73,32 +74,40 @@ pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], edits: &mut Vec<Edi
         });
     };
     // A trusted proxy told of the connection before it; ours comes after it in the list.
-    let after = |name: &HeaderName, word: &str| {
-        let before = if is_trusted {
+    let before = |name: &HeaderName| {
+        if is_trusted {
             joined(head.fields, name.as_str())
         } else {
             Vec::new()
-        };
-        HeaderValue::from_bytes(&[before.as_slice(), word.as_bytes()].concat()).ok()
+        }
     };
     // And it alone knows the scheme and the host that the client used.
     let kept = |name: &HeaderName| {
         let told = head.fields.first(name.as_str()).filter(|_| is_trusted)?;
         HeaderValue::from_bytes(told).ok()
     };
-    let host = HeaderValue::from_str(head.authority).ok().filter(|host| !host.is_empty());
+    let chain = before(&names::X_FORWARDED_FOR);
     tell(
         names::X_FORWARDED_FOR,
-        peer.and_then(|peer| after(&names::X_FORWARDED_FOR, &peer.to_string())),
+        shown.as_ref().and_then(|shown| made.value([chain.as_slice(), shown.bytes()])),
     );
     tell(
         names::X_FORWARDED_PROTO,
         kept(&names::X_FORWARDED_PROTO).or(Some(HeaderValue::from_static(proto))),
     );
-    tell(names::X_FORWARDED_HOST, kept(&names::X_FORWARDED_HOST).or(host));
+    let host = head.authority.as_bytes();
+    tell(
+        names::X_FORWARDED_HOST,
+        kept(&names::X_FORWARDED_HOST).or_else(|| made.value([host]).filter(|_| !host.is_empty())),
+    );
+    let chain = before(&names::FORWARDED);
     tell(
         names::FORWARDED,
-        after(&names::FORWARDED, &element(peer, head.authority, proto)),
+        made.value(
+            [chain.as_slice()]
+                .into_iter()
+                .chain(element(peer, shown.as_ref(), head.authority, proto)),
+        ),
     );
 }
 
@@ -112,36 +121,74 @@ fn joined(fields: &dyn Fields, name: &str) -> Vec<u8> {
     list
 }
 
-/// One element of `forwarded` (RFC 7239 §4).
-fn element(peer: Option<IpAddr>, authority: &str, proto: &str) -> String {
-    let mut element = String::with_capacity(64);
-    // Writing to a string does not fail.
-    let _ = match peer {
-        Some(IpAddr::V4(peer)) => write!(element, "for={peer}"),
-        // An IPv6 address stands in brackets, and what is no token in quotes (§6).
-        Some(IpAddr::V6(peer)) => write!(element, "for=\"{}\"", Bracketed(peer)),
-        None => write!(element, "for=unknown"),
+/// The parts of one element of `forwarded` (RFC 7239 §4).
+fn element<'a>(
+    peer: Option<IpAddr>,
+    shown: Option<&'a Shown>,
+    authority: &'a str,
+    proto: &'a str,
+) -> impl Iterator<Item = &'a [u8]> {
+    // An IPv6 address stands in brackets, and what is no token in quotes (§6).
+    let [before, after] = match peer {
+        Some(IpAddr::V6(_)) => ["for=\"[", "]\""],
+        Some(IpAddr::V4(_)) | None => ["for=", ""],
     };
-    if !authority.is_empty()
-        && authority
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
-    {
-        let is_token = authority
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-        let quote = if is_token { "" } else { "\"" };
-        let _ = write!(element, ";host={quote}{authority}{quote}");
-    }
-    let _ = write!(element, ";proto={proto}");
-    element
+    let client = shown.map_or(b"unknown".as_slice(), Shown::bytes);
+    let quotable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+    let in_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let [told, host, end] = match authority {
+        "" => [""; 3],
+        authority if authority.bytes().all(in_token) => [";host=", authority, ""],
+        authority if authority.bytes().all(quotable) => [";host=\"", authority, "\""],
+        _ => [""; 3],
+    };
+    [before.as_bytes(), client]
+        .into_iter()
+        .chain([after, told, host, end, ";proto=", proto].map(str::as_bytes))
 }
 
-struct Bracketed(Ipv6Addr);
+/// An address as text. The standard library's formatting took 5 % of a proxied request's instructions to write it twice.
+struct Shown {
+    text: [u8; Self::LONGEST],
+    length: usize,
+}
 
-impl std::fmt::Display for Bracketed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[{}]", self.0)
+impl Shown {
+    /// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
+    const LONGEST: usize = 45;
+
+    fn of(address: IpAddr) -> Self {
+        let mut this = Self {
+            text: [0; Self::LONGEST],
+            length: 0,
+        };
+        match address {
+            IpAddr::V4(address) => {
+                for (at, octet) in address.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        this.push(b'.');
+                    }
+                    let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                    let leading = [octet < 100, octet < 10, false];
+                    for (digit, _) in digits.into_iter().zip(leading).filter(|(_, is_leading)| !is_leading) {
+                        this.push(b'0' + digit);
+                    }
+                }
+            }
+            IpAddr::V6(address) => address.to_string().bytes().for_each(|byte| this.push(byte)),
+        }
+        this
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.text[..self.length]
     }
 }
 
@@ -203,7 +250,7 @@ mod tests {
             peer,
         };
         let mut edits = Vec::new();
-        edit(&head, &trusted, &mut edits);
+        edit(&head, &trusted, &mut edits, &mut Made::default());
         let mut after = fields.clone();
         crate::apply(&edits, &mut after);
         after
@@ -291,6 +338,23 @@ mod tests {
     fn an_authority_with_a_quote_does_not_reach_forwarded() {
         let fields = after(Some("192.0.2.7"), "a\";for=6.6.6.6;x=\"", Scheme::Http, &[], &[]);
         assert_eq!(values(&fields, "forwarded"), ["for=192.0.2.7;proto=http"]);
+    }
+
+    #[test]
+    fn an_address_is_shown_as_the_standard_library_shows_it() {
+        for octet in 0..=u8::MAX {
+            let address = IpAddr::from([octet, 0, 10, octet.wrapping_mul(101)]);
+            assert_eq!(Shown::of(address).bytes(), address.to_string().as_bytes());
+        }
+        for address in [
+            "::",
+            "2001:db8::1",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            "::ffff:255.255.255.255",
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(Shown::of(address).bytes(), address.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod forward;
 mod forwarded;
 mod gather;
 mod limit;
+mod made;
 mod names;
 mod pipeline;
 mod problem;
@@ -50,7 +51,8 @@ use request::{Request, edited};
 /// boundary. Told the same events at the same times, it takes the same steps.
 #[derive(Debug)]
 pub struct Exchange {
-    request: Request,
+    /// Boxed, since an exchange is handed on from driver to driver.
+    request: Box<Request>,
     stage: Stage,
 }
 

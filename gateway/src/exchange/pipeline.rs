@@ -12,6 +12,7 @@ use routing::{Now, Reason};
 use super::authenticate::{Authenticated, authenticate, challenge};
 use super::forward::{Forwarded, Forwarding};
 use super::gather::{self, Gathering};
+use super::made::Made;
 use super::problem::Problem;
 use super::request::{Request, Turn, known};
 use super::{Arrival, BodyRead, Edit, Exchange, Respond, RouteId, Stage, Step, cors, fault, forwarded, limit, names, trace};
@@ -31,7 +32,8 @@ pub(super) enum Progress {
 /// Decides as far as the head allows.
 pub(super) fn arrive(gateway: &Arc<Gateway>, memory: &mut Memory, arrival: &Arrival<'_>) -> (Option<Exchange>, Step) {
     // The id comes first, so that every answer has one.
-    let request_id = trace::request_id(arrival.head.fields, &arrival.entropy);
+    let mut made = Made::default();
+    let request_id = trace::request_id(arrival.head.fields, &arrival.entropy, &mut made);
     let refuse = |problem: Problem| (None, Step::Respond(problem.answer(None, &request_id)));
 
     // What is too long to be a request is not taken apart.
@@ -75,7 +77,7 @@ pub(super) fn arrive(gateway: &Arc<Gateway>, memory: &mut Memory, arrival: &Arri
             ));
         }
     };
-    let mut request = note(gateway, arrival, &view, &found, method, request_id);
+    let mut request = note(gateway, arrival, &view, &found, method, request_id, &mut made);
 
     // Who sends it comes before anything that costs, and before anything that tells a stranger about the route. That holds for
     // redirects and fixed answers too: a route that asks for a token gives nothing without one.
@@ -86,7 +88,10 @@ pub(super) fn arrive(gateway: &Arc<Gateway>, memory: &mut Memory, arrival: &Arri
     }
     let progress = checked_so_far(checked, &mut request, memory, arrival.now);
     match progress {
-        Progress::Going(stage, step) => (Some(Exchange { request, stage }), step),
+        Progress::Going(stage, step) => {
+            let request = Box::new(request);
+            (Some(Exchange { request, stage }), step)
+        }
         Progress::Over(step) => (None, step),
     }
 }
@@ -197,12 +202,13 @@ fn note(
     found: &Found<'_, '_, Policy>,
     method: Method,
     request_id: HeaderValue,
+    made: &mut Made,
 ) -> Request {
     let head = &arrival.head;
     let policy = &found.route.policy;
     let trusted = gateway.settings().trusted_proxies.as_slice();
     let seed = arrival.entropy.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let trace = trace::trace(head.fields, &arrival.entropy);
+    let trace = trace::trace(head.fields, &arrival.entropy, made);
     let mut edits = Vec::with_capacity(8);
     let identity = gateway.identity_fields();
     let claimed = identity.iter().filter(|name| head.fields.first(name.as_str()).is_some());
@@ -212,7 +218,7 @@ fn note(
         gather::inherit(head, &trace, &mut edits);
     }
     trace.edit(&mut edits);
-    forwarded::edit(head, trusted, &mut edits);
+    forwarded::edit(head, trusted, &mut edits, made);
     let references = &policy.references;
     let noted = match references.is_empty() {
         true => Vec::new(),

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use routing::Reason;
 use serde::Serialize;
 
+use super::made::Made;
 use super::{Entropy, Failure, Respond, RouteId, names, trace};
 use crate::validate::Violation;
 
@@ -148,7 +149,7 @@ struct Members<'a> {
 /// request that breaks the protocol, a server that is stopping), or whose exchange its driver lost.
 #[must_use]
 pub fn refuse(reason: Reason, detail: &str, entropy: &Entropy) -> Respond {
-    Problem::new(reason, detail.to_owned()).answer(None, &trace::request_id(&HeaderMap::new(), entropy))
+    Problem::new(reason, detail.to_owned()).answer(None, &trace::request_id(&HeaderMap::new(), entropy, &mut Made::default()))
 }
 
 /// Why an attempt's failure is the request's.

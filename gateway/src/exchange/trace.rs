@@ -3,20 +3,22 @@
 use http::HeaderValue;
 use routing::Fields;
 
+use super::made::Made;
 use super::{Edit, Entropy, names};
 
 /// The longest request id that is kept.
 const MAX_REQUEST_ID: usize = 128;
 
 /// The request's id: the client's, where it is sane, else a new UUID (version 4, RFC 9562 §5.4).
-pub(super) fn request_id(fields: &dyn Fields, entropy: &Entropy) -> HeaderValue {
+pub(super) fn request_id(fields: &dyn Fields, entropy: &Entropy, made: &mut Made) -> HeaderValue {
     let kept = fields
         .first("x-request-id")
         .filter(|id| is_sane(id) && fields.nth("x-request-id", 1).is_none());
-    if let Some(id) = kept.and_then(|id| HeaderValue::from_bytes(id).ok()) {
+    if let Some(id) = kept.and_then(|id| made.value([id])) {
         return id;
     }
-    HeaderValue::from_bytes(&uuid(entropy)).expect("hexadecimal digits and hyphens may stand in a header field")
+    made.value([uuid(entropy).as_slice()])
+        .expect("hexadecimal digits and hyphens may stand in a header field")
 }
 
 /// Visible ASCII, and short enough for a log line.
@@ -58,7 +60,7 @@ pub(super) struct Trace {
 ///
 /// A trace that starts here is marked as sampled: nothing before us decided, and a program that samples by its parent's mark
 /// would otherwise record nothing any more as soon as a gateway stands before it.
-pub(super) fn trace(fields: &dyn Fields, entropy: &Entropy) -> Trace {
+pub(super) fn trace(fields: &dyn Fields, entropy: &Entropy, made: &mut Made) -> Trace {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     let came = fields
         .first("traceparent")
@@ -73,7 +75,9 @@ pub(super) fn trace(fields: &dyn Fields, entropy: &Entropy) -> Trace {
     }
     write_hex(&mut text[36..52], &nonzero::<8>(&entropy[16..24]));
     Trace {
-        parent: HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens may stand in a header field"),
+        parent: made
+            .value([text.as_slice()])
+            .expect("hexadecimal digits and hyphens may stand in a header field"),
         continued: came.is_some(),
     }
 }
@@ -148,19 +152,26 @@ mod tests {
 
     #[test]
     fn a_sane_request_id_is_kept_and_any_other_replaced_by_a_uuid() {
-        assert_eq!(request_id(&with("x-request-id", &[b"abc-1"]), &entropy()), "abc-1");
+        assert_eq!(
+            request_id(&with("x-request-id", &[b"abc-1"]), &entropy(), &mut Made::default()),
+            "abc-1"
+        );
         let made = "00010203-0405-4607-8809-0a0b0c0d0e0f";
         let long = [b'x'; 129];
         let odds: [&[&[u8]]; 6] = [&[], &[b""], &[b"a b"], &[b"a\xff"], &[b"a", b"b"], &[&long]];
         for odd in odds {
-            assert_eq!(request_id(&with("x-request-id", odd), &entropy()), made, "{odd:?}");
+            assert_eq!(
+                request_id(&with("x-request-id", odd), &entropy(), &mut Made::default()),
+                made,
+                "{odd:?}"
+            );
         }
     }
 
     #[test]
     fn a_trace_is_continued_with_a_new_span() {
         let came: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        let trace = trace(&with("traceparent", &[came]), &entropy());
+        let trace = trace(&with("traceparent", &[came]), &entropy(), &mut Made::default());
         assert_eq!(trace.parent, "00-4bf92f3577b34da6a3ce929d0e0e4736-1011121314151617-00");
         assert!(trace.continued);
     }
@@ -168,7 +179,7 @@ mod tests {
     #[test]
     fn a_later_version_is_continued_as_ours() {
         let came: &[u8] = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-comes";
-        let trace = trace(&with("traceparent", &[came]), &entropy());
+        let trace = trace(&with("traceparent", &[came]), &entropy(), &mut Made::default());
         assert_eq!(trace.parent, "00-4bf92f3577b34da6a3ce929d0e0e4736-1011121314151617-03");
     }
 
@@ -187,16 +198,23 @@ mod tests {
         ];
         odd.extend((0..55).map(|length| good.as_bytes()[..length].to_vec()));
         for value in odd {
-            let trace = trace(&with("traceparent", &[&value]), &entropy());
+            let trace = trace(&with("traceparent", &[&value]), &entropy(), &mut Made::default());
             assert!(!trace.continued, "{value:?}");
             assert_eq!(trace.parent, "00-000102030405060708090a0b0c0d0e0f-1011121314151617-01");
         }
-        assert!(!trace(&with("traceparent", &[good.as_bytes(), good.as_bytes()]), &entropy()).continued);
+        assert!(
+            !trace(
+                &with("traceparent", &[good.as_bytes(), good.as_bytes()]),
+                &entropy(),
+                &mut Made::default()
+            )
+            .continued
+        );
     }
 
     #[test]
     fn ids_of_zeros_are_never_made() {
-        let trace = trace(&HeaderMap::new(), &[0; 32]);
+        let trace = trace(&HeaderMap::new(), &[0; 32], &mut Made::default());
         assert_eq!(trace.parent, "00-00000000000000000000000000000001-0000000000000001-01");
     }
 }
