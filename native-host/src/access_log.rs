@@ -16,7 +16,8 @@ use crate::reply::Reply;
 #[derive(Debug)]
 pub(crate) struct Record {
     metrics: Arc<metrics::Core>,
-    began: Instant,
+    /// When its head was there.
+    pub(crate) began: Instant,
     /// None where the bytes that came are no request.
     method: Option<Method>,
     path: String,
@@ -41,11 +42,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn begin(metrics: Arc<metrics::Core>) -> Self {
+    pub(crate) fn begin(metrics: Arc<metrics::Core>, began: Instant) -> Self {
         metrics.active.fetch_add(1, Relaxed);
         Self {
             metrics,
-            began: Instant::now(),
+            began,
             method: None,
             path: String::new(),
             route: None,

@@ -3,32 +3,47 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
 /// A timer. It is armed anew only where something is due before it would fire, and when it has fired too early.
 #[derive(Debug)]
-pub(crate) struct Alarm(Pin<Box<Sleep>>);
+pub(crate) struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    /// Whom it wakes.
+    wakes: Option<Waker>,
+}
 
 impl Alarm {
     pub(crate) fn new(first: Duration) -> Self {
-        Self(Box::pin(tokio::time::sleep(first)))
+        Self {
+            sleep: Box::pin(tokio::time::sleep(first)),
+            wakes: None,
+        }
     }
 
     /// Ready when `due` has come, which may be another moment with each call.
     pub(crate) fn poll_due(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let due = tokio::time::Instant::from_std(due);
-        if self.0.deadline() > due {
-            self.0.as_mut().reset(due);
+        if self.sleep.deadline() > due {
+            self.sleep.as_mut().reset(due);
+        } else if !self.sleep.is_elapsed() && self.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            // Asking again would register the waker again.
+            return Poll::Pending;
         }
         loop {
-            ready!(self.0.as_mut().poll(cx));
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                if self.wakes.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                    self.wakes = Some(cx.waker().clone());
+                }
+                return Poll::Pending;
+            }
             if tokio::time::Instant::now() >= due {
                 return Poll::Ready(());
             }
-            self.0.as_mut().reset(due);
+            self.sleep.as_mut().reset(due);
         }
     }
 }

@@ -19,8 +19,13 @@ impl Clock {
     }
 
     pub(crate) fn now(self) -> Now {
+        self.now_at(Instant::now())
+    }
+
+    /// Both clocks at an instant that is hardly over.
+    pub(crate) fn now_at(self, at: Instant) -> Now {
         Now {
-            moment: self.moment(Instant::now()),
+            moment: self.moment(at),
             unix: unix(),
         }
     }

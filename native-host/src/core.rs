@@ -125,6 +125,11 @@ impl<E: Engine> Core<E> {
         self.clock.now()
     }
 
+    /// That time on both clocks.
+    pub(crate) fn now_at(&self, at: Instant) -> Now {
+        self.clock.now_at(at)
+    }
+
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.clock.instant(moment)
     }

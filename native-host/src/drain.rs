@@ -33,15 +33,22 @@ impl Trigger {
 }
 
 impl Watch {
+    /// Whether anything was done with the trigger since this watch was made. Takes no lock, for it is asked with every request.
+    pub(crate) fn stirred(&self) -> bool {
+        !matches!(self.0.has_changed(), Ok(false))
+    }
+
     /// Whether the drain has begun.
     pub(crate) fn begun(&self) -> bool {
-        *self.0.borrow() == Phase::Draining
+        self.stirred() && *self.0.borrow() == Phase::Draining
     }
 
     /// Resolves when the drain begins. A trigger that is gone counts as having begun it.
-    pub(crate) async fn wait(&mut self) {
+    pub(crate) async fn wait(&self) {
+        // Waiting counts as seeing, after which `has_changed` would see nothing, so a twin does it.
+        let mut twin = self.0.clone();
         // An error means that the trigger was dropped, and nobody is left who could want us to go on.
-        let _gone = self.0.wait_for(|phase| *phase == Phase::Draining).await;
+        let _gone = twin.wait_for(|phase| *phase == Phase::Draining).await;
     }
 }
 
@@ -51,19 +58,21 @@ mod tests {
 
     #[tokio::test]
     async fn every_watch_sees_one_trigger() {
-        let (trigger, mut first) = channel();
-        let mut second = first.clone();
-        assert!(!first.begun());
+        let (trigger, first) = channel();
+        let second = first.clone();
+        assert!(!first.begun() && !first.stirred());
         trigger.begin();
         first.wait().await;
         second.wait().await;
-        assert!(second.begun());
+        assert!(second.begun() && second.clone().begun());
     }
 
     #[tokio::test]
     async fn a_trigger_that_is_gone_counts_as_begun() {
-        let (trigger, mut watch) = channel();
+        let (trigger, watch) = channel();
+        assert!(!watch.stirred());
         drop(trigger);
+        assert!(watch.stirred() && !watch.begun());
         watch.wait().await;
     }
 }

@@ -57,7 +57,7 @@ impl<'a, E: Engine> Driver<'a, E> {
                 Step::Send { route, attempts } => self.send(&mut underway, route, attempts).await?,
                 Step::Wait { until } => {
                     let until = pin!(tokio::time::sleep_until(self.core.instant(until).into()));
-                    let idle = underway.running.is_empty();
+                    let idle = underway.is_idle();
                     tokio::select! {
                         biased;
                         next = self.next(&mut underway), if !idle => next?,
@@ -76,7 +76,7 @@ impl<'a, E: Engine> Driver<'a, E> {
                 None => Ok(Step::Pending),
             };
             step = told.map_err(|fault| self.faulted(fault))?;
-            if matches!(step, Step::Pending) && underway.running.is_empty() {
+            if matches!(step, Step::Pending) && underway.is_idle() {
                 let (route, attempt, failure) = underway.lost.take().ok_or_else(|| self.broken())?;
                 return Ok(self.respond(gateway::exchange::failed(route, &attempt, failure)));
             }
@@ -95,7 +95,7 @@ impl<'a, E: Engine> Driver<'a, E> {
                 peer: Some(self.inbound.client.ip()),
             },
             has_body: self.inbound.body.expected(),
-            now: self.core.now(),
+            now: self.core.now_at(self.record.began),
             entropy: self.core.entropy(),
         };
         self.core.engine().start(&arrival, head).map_err(|fault| self.faulted(fault))
@@ -117,21 +117,22 @@ impl<'a, E: Engine> Driver<'a, E> {
         underway.judged.clear();
         let (core, inbound) = (self.core, self.inbound);
         let mut attempts = attempts.into_iter();
-        if attempts.len() == 1 && underway.running.is_empty() {
+        if attempts.len() == 1 && underway.is_idle() {
             // The usual case, without a box and a queue for it.
             let attempt = attempts.next().ok_or_else(|| self.broken())?;
             let occurrence = attempted(core, inbound, route, attempt).await;
             return self.occurred(underway, occurrence);
         }
         for attempt in attempts {
-            underway.running.push(Box::pin(attempted(core, inbound, route, attempt)));
+            underway.push(Box::pin(attempted(core, inbound, route, attempt)));
         }
         self.next(underway).await
     }
 
     /// Waits until something that is under way has something to tell, or an answer is there that is forwarded as it is.
     async fn next(&mut self, underway: &mut Underway<'a>) -> Result<Next, Refusal> {
-        match underway.running.next().await {
+        let running = underway.running.as_mut().ok_or_else(|| self.broken())?;
+        match running.next().await {
             Some(occurrence) => self.occurred(underway, occurrence),
             None => Err(self.broken()),
         }
@@ -257,16 +258,25 @@ enum Occurrence {
 /// The attempts of one exchange. Dropping it gives them up, and with them their connections.
 #[derive(Default)]
 struct Underway<'a> {
-    running: FuturesUnordered<LocalBoxFuture<'a, Occurrence>>,
+    /// None until there are several at once: it allocates as soon as it is made.
+    running: Option<FuturesUnordered<LocalBoxFuture<'a, Occurrence>>>,
     /// Answers that the exchange judges at the moment.
     judged: Vec<(AttemptId, Answered)>,
     /// The attempt that failed last, and how.
     lost: Option<(RouteId, Attempt, Failure)>,
 }
 
-impl Underway<'_> {
+impl<'a> Underway<'a> {
+    fn is_idle(&self) -> bool {
+        self.running.as_ref().is_none_or(FuturesUnordered::is_empty)
+    }
+
+    fn push(&mut self, attempt: LocalBoxFuture<'a, Occurrence>) {
+        self.running.get_or_insert_default().push(attempt);
+    }
+
     fn read(&mut self, attempt: AttemptId, answered: Answered, limit: u64, deadline: std::time::Instant) {
-        self.running.push(Box::pin(async move {
+        self.push(Box::pin(async move {
             let read = tokio::time::timeout_at(deadline.into(), read_whole(answered.body, limit)).await;
             Occurrence::Read(attempt, read.unwrap_or(BodyRead::Broken))
         }));

@@ -32,7 +32,7 @@ pub(crate) enum Head {
     /// As hyper takes it apart.
     Parsed(Parsed),
     /// As it came, with an index over it.
-    Raw(http1::RequestHead),
+    Raw(Box<http1::RequestHead>),
 }
 
 /// A head in its parts.
@@ -78,7 +78,7 @@ impl Head {
 
     /// The path, for messages: a query may hold what should not be written down.
     pub(crate) fn path(&self) -> &str {
-        self.target().split('?').next().unwrap_or_default()
+        path_of(self.target())
     }
 
     /// All fields as a map.
@@ -97,6 +97,12 @@ impl Fields for Head {
             Self::Raw(head) => head.nth(name, nth),
         }
     }
+}
+
+/// A target without its query.
+pub(crate) fn path_of(target: &str) -> &str {
+    let end = target.bytes().position(|byte| byte == b'?');
+    &target[..end.unwrap_or(target.len())]
 }
 
 /// The map of fields that a codec has checked.
@@ -142,7 +148,7 @@ impl Inbound {
     }
 
     /// Takes a request in that the codec read and found well-formed; its body comes by the wire.
-    pub(crate) fn admit_raw(head: http1::RequestHead, client: Client, wire: &Wire) -> Result<Self, Refusal> {
+    pub(crate) fn admit_raw(head: Box<http1::RequestHead>, client: Client, wire: &Wire) -> Result<Self, Refusal> {
         if head.form() == http1::Form::Authority {
             return Err(Refusal::tunnel());
         }

@@ -5,6 +5,7 @@ mod access_log;
 mod admin;
 mod alarm;
 mod body;
+mod buffers;
 mod clock;
 mod core;
 mod drain;

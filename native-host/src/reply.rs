@@ -104,7 +104,7 @@ impl Reply {
                     status: None,
                     body: None,
                 };
-                let edits: Vec<_> = edits.iter().filter_map(codec_edit).collect();
+                let edits = codec_edits(&edits, None);
                 let written = head.encode(&reply, edits.iter().copied(), out)?;
                 body.reuse(head);
                 (Body::upstream(body), written)
@@ -149,8 +149,17 @@ pub(crate) fn lines(fields: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> 
         .filter(|(name, _)| !http1::is_own_field(name))
 }
 
+/// Edits for the codec, after a first one of the caller's own.
+pub(crate) fn codec_edits<'a>(edits: &'a [Edit], first: Option<http1::Edit<'a>>) -> Vec<http1::Edit<'a>> {
+    // Not collected, which cannot know how many there will be and grows as it goes.
+    let mut list = Vec::with_capacity(edits.len() + 1);
+    list.extend(first);
+    list.extend(edits.iter().filter_map(codec_edit));
+    list
+}
+
 /// An edit for the codec, unless it names what the codec writes itself.
-pub(crate) fn codec_edit(edit: &Edit) -> Option<http1::Edit<'_>> {
+fn codec_edit(edit: &Edit) -> Option<http1::Edit<'_>> {
     let edit = match edit {
         Edit::Set(name, value) => (name, http1::Edit::Set(name.as_str().as_bytes(), value.as_bytes())),
         Edit::Add(name, value) => (name, http1::Edit::Add(name.as_str().as_bytes(), value.as_bytes())),

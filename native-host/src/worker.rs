@@ -132,7 +132,7 @@ struct Accepting {
 
 impl Accepting {
     async fn run<F: Front>(&self, listener: &tokio::net::TcpListener, front: &Rc<F>) {
-        let mut drain = self.serving.drain.clone();
+        let drain = self.serving.drain.clone();
         loop {
             tokio::select! {
                 biased;

@@ -102,7 +102,7 @@ async fn answer<F: Front>(
 ) -> Response<Body> {
     let in_flight = activity.begin();
     let framed_twice = activity.framed_twice();
-    let mut record = Record::begin(front.metrics());
+    let mut record = Record::begin(front.metrics(), Instant::now());
     record.asks(request.method().clone(), request.uri().path());
     let head_only = request.method() == Method::HEAD;
     let replied = match Inbound::admit(request, client, framed_twice, &limits) {
@@ -131,7 +131,7 @@ async fn watched<C>(
     activity: &Activity,
     http2: bool,
     limits: &Limits,
-    mut drain: drain::Watch,
+    drain: drain::Watch,
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,

@@ -117,7 +117,8 @@ where
     let http2 = first.starts_with(PREFACE);
     match http1 {
         Http1::Own if !http2 => by_codec::serve(Box::new(stream), first, client, front, limits, drain).await,
-        _ => by_hyper::serve(stream, first.freeze(), http2, client, front, limits, drain).await,
+        // On the heap, so that the others are not as large: hyper's state is by far the larger one.
+        _ => Box::pin(by_hyper::serve(stream, first.freeze(), http2, client, front, limits, drain)).await,
     }
 }
 
@@ -126,7 +127,7 @@ where
 pub(super) const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// The first bytes of a connection, where they come in time.
-async fn greeting(stream: &mut (impl AsyncRead + Unpin), limits: &Limits, mut drain: drain::Watch) -> Option<BytesMut> {
+async fn greeting(stream: &mut (impl AsyncRead + Unpin), limits: &Limits, drain: drain::Watch) -> Option<BytesMut> {
     let mut first = pin!(tokio::time::timeout(limits.head_timeout, first_bytes(stream)));
     let first = tokio::select! {
         biased;

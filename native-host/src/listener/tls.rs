@@ -79,7 +79,7 @@ impl Front {
 
     /// Shakes hands; none where that came to nothing, which is counted, or where the drain has begun and the client is not
     /// quick about it.
-    pub(crate) async fn accept<S>(&self, stream: S, place: Open, mut drain: drain::Watch) -> Option<TlsStream<S>>
+    pub(crate) async fn accept<S>(&self, stream: S, place: Open, drain: drain::Watch) -> Option<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

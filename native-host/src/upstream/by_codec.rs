@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::pool::{ANSWER_HEAD, Pool, Pooled};
 use crate::body::{AttemptBody, Error};
+use crate::buffers;
 use crate::listener::trailers;
 use crate::outgoing::Outgoing;
 
@@ -68,6 +69,9 @@ impl Link {
 
     /// Ready with 0 where the upstream has closed.
     fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            self.input = buffers::take();
+        }
         if self.input.capacity() - self.input.len() < room / 2 {
             self.input.reserve(room);
         }
@@ -257,7 +261,7 @@ impl Call {
     fn end(&mut self) {
         let Some(mut link) = self.link.take() else { return };
         if self.keep_alive && self.upload.state == Uploading::Done && link.input.is_empty() {
-            link.input = BytesMut::new();
+            buffers::give(std::mem::take(&mut link.input));
             self.pool.put(link, Instant::now());
         }
     }

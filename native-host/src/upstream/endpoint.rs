@@ -82,6 +82,7 @@ impl Endpoint {
         choice: &Choice,
         attempt: &Attempt,
         inbound: &Inbound,
+        now: Instant,
         metrics: &metrics::Core,
     ) -> Result<(Head, Source), Failure> {
         let mut fresh = false;
@@ -91,6 +92,7 @@ impl Endpoint {
                 choice,
                 attempt,
                 inbound,
+                now,
                 metrics,
             };
             let (was_kept, sent) = match &self.kept {
@@ -118,6 +120,7 @@ struct Once<'a> {
     choice: &'a Choice,
     attempt: &'a Attempt,
     inbound: &'a Inbound,
+    now: Instant,
     metrics: &'a metrics::Core,
 }
 
@@ -125,7 +128,7 @@ type Sent = (bool, Result<(Head, Source), Lost>);
 
 impl Once<'_> {
     async fn by_codec(&self, pool: &Rc<Pool<Box<Link>>>, fresh: bool) -> Result<Sent, Failure> {
-        let kept = if fresh { None } else { pool.take(Instant::now()) };
+        let kept = if fresh { None } else { pool.take(self.now) };
         let was_kept = kept.is_some();
         let mut link = match kept {
             Some(link) => link,
@@ -142,11 +145,7 @@ impl Once<'_> {
     }
 
     async fn by_hyper(&self, pool: &Rc<Kept>, fresh: bool) -> Result<Sent, Failure> {
-        let kept = if fresh {
-            None
-        } else {
-            by_hyper::kept(pool, Instant::now()).await
-        };
+        let kept = if fresh { None } else { by_hyper::kept(pool, self.now).await };
         let was_kept = kept.is_some();
         let mut connection = match kept {
             Some(connection) => connection,

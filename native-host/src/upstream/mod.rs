@@ -132,7 +132,8 @@ impl Upstreams {
                 sent.unwrap_or(Err(Failure::Timeout))
             }
             Connection::Pooled(balanced, endpoints) => {
-                self.send_to_endpoint(balanced, endpoints, attempt, inbound, deadline).await
+                let way = (balanced, endpoints.as_slice());
+                self.send_to_endpoint(way, attempt, inbound, began, deadline).await
             }
             Connection::Nowhere => Err(Failure::NoEndpoint),
         };
@@ -160,19 +161,19 @@ impl Upstreams {
 
     async fn send_to_endpoint(
         &self,
-        balanced: &Balanced,
-        endpoints: &[Endpoint],
+        (balanced, endpoints): (&Balanced, &[Endpoint]),
         attempt: &Attempt,
         inbound: &Inbound,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Answered, Failure> {
         let random = attempt.affinity.unwrap_or_else(|| self.random.borrow_mut().word());
         // A retry goes elsewhere: a second attempt at the same endpoint seldom does better.
-        let choice = balanced.choose(inbound.tried_at(attempt.upstream), self.clock.now().moment, random)?;
+        let choice = balanced.choose(inbound.tried_at(attempt.upstream), self.clock.moment(now), random)?;
         inbound.tried.set(Some((attempt.upstream, choice.place())));
         let endpoint = usize::try_from(choice.place()).ok().and_then(|place| endpoints.get(place));
         let endpoint = endpoint.ok_or(Failure::NoEndpoint)?;
-        let sending = endpoint.send(&choice, attempt, inbound, &self.metrics);
+        let sending = endpoint.send(&choice, attempt, inbound, now, &self.metrics);
         let sent = self.alarms.until(deadline, sending).await.unwrap_or(Err(Failure::Timeout));
         let status = sent
             .as_ref()
@@ -180,7 +181,7 @@ impl Upstreams {
             .map_err(|failure| *failure);
         // What the client does wrong says nothing of the endpoint.
         if sent.is_ok() || inbound.body.fault().is_none() {
-            choice.answered(status, self.clock.now().moment);
+            choice.answered(status, self.clock.moment(Instant::now()));
         }
         let (head, source) = sent?;
         if let Some(retry_after) = head.retry_after() {

@@ -10,7 +10,7 @@ use http1::{Asked, Forward, Framing};
 use super::by_codec::Sending;
 use crate::body::AttemptBody;
 use crate::inbound::{Head, Inbound};
-use crate::reply::{codec_edit, lines};
+use crate::reply::{codec_edits, lines};
 
 /// Writes its head for a connection of our own codec; `authority` is the endpoint's own. None where the step asks for what is no
 /// request.
@@ -30,9 +30,7 @@ pub(super) fn write(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValu
         upgrade: None,
     };
     // `Expect` ends here: this server says `100 Continue` itself, as soon as it reads the body.
-    let edits: Vec<_> = std::iter::once(http1::Edit::Remove(b"expect"))
-        .chain(attempt.edits.iter().filter_map(codec_edit))
-        .collect();
+    let edits = codec_edits(&attempt.edits, Some(http1::Edit::Remove(b"expect")));
     let encoder = head.encode(&forward, edits.iter().copied(), out).ok()?;
     Some(Sending {
         encoder,

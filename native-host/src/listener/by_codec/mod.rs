@@ -20,7 +20,7 @@ use super::connection::{Client, Front};
 use crate::access_log::Record;
 use crate::alarm::Alarm;
 use crate::drain;
-use crate::inbound::{Head, Inbound};
+use crate::inbound::{Head, Inbound, path_of};
 use crate::options::Limits;
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
@@ -43,17 +43,18 @@ pub(super) async fn serve<F: Front>(
         target: limits.target_bytes,
         ..http1::Limits::default()
     };
-    let mut watch = drain.clone();
+    let watch = drain.clone();
     let mut connection = Connection {
         wire: Wire::new(stream, first, codec),
         client,
         front,
         decoder: RequestDecoder::new(codec),
-        head: RequestHead::default(),
+        head: None,
         outgoing: Outgoing::default(),
         alarm: Alarm::new(limits.head_timeout),
         limits,
         drained: Box::pin(async move { watch.wait().await }),
+        hears_drain: false,
         drain,
     };
     loop {
@@ -84,20 +85,23 @@ struct Connection<F> {
     client: Client,
     front: Rc<F>,
     decoder: RequestDecoder,
-    /// The head of the last request, kept for its buffers.
-    head: RequestHead,
+    /// The head of the last request, kept for its buffers. Boxed, for it is handed on and on.
+    head: Option<Box<RequestHead>>,
     outgoing: Outgoing,
     /// One timer for the connection instead of one per request.
     alarm: Alarm,
     limits: Rc<Limits>,
-    /// Resolves when the drain begins. Registered once per connection, since that takes a lock that all cores share.
+    /// Resolves when the drain begins.
     drained: LocalBoxFuture<'static, ()>,
+    /// Whether that was polled, and so wakes the connection.
+    hears_drain: bool,
     drain: drain::Watch,
 }
 
 /// What waiting for a request brought.
 enum Arrival {
-    Head,
+    /// The head of a request, which was whole at this time.
+    Head(Box<RequestHead>, Instant),
     Refused(Error),
     /// The connection is over: closed, idle for too long, or drained.
     Over,
@@ -106,21 +110,20 @@ enum Arrival {
 impl<F: Front> Connection<F> {
     /// One request and its answer.
     async fn exchange(&mut self) -> io::Result<After> {
-        match self.arrival().await? {
-            Arrival::Head => {}
+        let (head, came) = match self.arrival().await? {
+            Arrival::Head(head, came) => (head, came),
             Arrival::Refused(error) => return self.refuse(error).await,
             Arrival::Over => return Ok(After::Close),
-        }
-        let head = std::mem::take(&mut self.head);
+        };
         let asking = Asking {
             asked: head.asked(),
             version: head.version(),
             keep_alive: head.keep_alive(),
         };
-        let mut record = Record::begin(self.front.metrics());
+        let mut record = Record::begin(self.front.metrics(), came);
         record.asks(
             Method::from_bytes(head.method().as_bytes()).unwrap_or_default(),
-            head.path().split('?').next().unwrap_or_default(),
+            path_of(head.path()),
         );
         self.wire.lock().begin(head.framing(), head.expects_continue());
         let inbound = Inbound::admit_raw(head, self.client, &self.wire);
@@ -137,26 +140,29 @@ impl<F: Front> Connection<F> {
             head: Head::Raw(head), ..
         }) = inbound
         {
-            self.head = head;
+            self.head = Some(head);
         }
         after
     }
 
     /// Waits for a head.
     async fn arrival(&mut self) -> io::Result<Arrival> {
-        let mut since = Instant::now();
+        let mut since = None;
         let mut begun = false;
         poll_fn(|cx| {
             let mut wire = self.wire.lock();
+            let now = Instant::now();
             loop {
                 if !wire.input.is_empty() {
                     if !std::mem::replace(&mut begun, true) {
-                        since = Instant::now();
+                        since = Some(now);
                     }
-                    match self.decoder.decode(&wire.input, &mut self.head) {
+                    let head = self.head.get_or_insert_default();
+                    match self.decoder.decode(&wire.input, head) {
                         Ok(Decoded::Head(length)) => {
                             bytes::Buf::advance(&mut wire.input, length);
-                            return Poll::Ready(Ok(Arrival::Head));
+                            let head = self.head.take().unwrap_or_default();
+                            return Poll::Ready(Ok(Arrival::Head(head, now)));
                         }
                         Ok(Decoded::Incomplete) => {}
                         // The preface was looked for when the connection began, so here it is out of place.
@@ -171,19 +177,27 @@ impl<F: Front> Connection<F> {
                     Poll::Pending => break,
                 }
             }
+            drop(wire);
             let limit = if begun {
                 self.limits.head_timeout
             } else {
                 self.limits.idle_timeout
             };
-            let drained = !begun && self.drained.as_mut().poll(cx).is_ready();
             // A head can begin at any moment, so an idle connection is looked at as often as a head may take.
-            if drained || self.alarm.poll_due(since + limit, cx).is_ready() {
+            let due = *since.get_or_insert(now) + limit;
+            if !begun && self.is_drained(cx) || self.alarm.poll_due(due, cx).is_ready() {
                 return Poll::Ready(Ok(Arrival::Over));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether the drain has begun; its beginning wakes the connection.
+    fn is_drained(&mut self, cx: &mut Context<'_>) -> bool {
+        // The connection is one task, which is woken whoever of it is polled; and polling takes a lock that all cores share.
+        let is_heard = std::mem::replace(&mut self.hears_drain, true);
+        (!is_heard || self.drain.stirred()) && self.drained.as_mut().poll(cx).is_ready()
     }
 
     /// Has a request answered; none where the client goes away before that.
@@ -211,7 +225,7 @@ impl<F: Front> Connection<F> {
 
     /// Answers bytes that are no request. The connection cannot be used any further (RFC 9112 §6.3).
     async fn refuse(&mut self, error: Error) -> io::Result<After> {
-        let mut record = Record::begin(self.front.metrics());
+        let mut record = Record::begin(self.front.metrics(), Instant::now());
         let reply = record.refused(&Refusal::of(error), &self.front.entropy());
         let asking = Asking {
             asked: Asked::Plain,
