@@ -245,7 +245,7 @@ mod tests {
                 for at in 0..length {
                     let mut value = vec![b'a'; length];
                     value[at] = byte;
-                    let fits = byte == b'\t' || !(byte < b' ' || byte == 0x7f);
+                    let fits = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
                     assert_eq!(is_value(&value), fits, "{byte:#x} at {at} of {length}");
                     value.fill(b'\t');
                     value[at] = byte;
