@@ -1,7 +1,7 @@
 //! Whether what is served here works: checks that the member makes of its own service, told to everybody with its registration.
 //!
-//! The service is asked as its callers ask it, but within this process ([`probe`]): whether the way to it works is what callers find
-//! out themselves, by ejection. What the answers mean over time is [`tally`], which is pure.
+//! The service is asked as its callers ask it, but within this process (`probe`): whether the way to it works is what callers find
+//! out themselves, by ejection. What the answers mean over time is `tally`, which is pure.
 
 mod check;
 mod probe;
