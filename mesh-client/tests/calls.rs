@@ -16,7 +16,7 @@ use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use mesh_client::client::{Body, Failure};
+use mesh_client::client::{Body, Client, Failure};
 use mesh_client::discovery::Endpoint;
 use mesh_client::{ClientOptions, Mesh, PeerIdentity};
 use support::control::ControlPlane;
@@ -212,11 +212,30 @@ async fn a_dead_endpoint_is_gone_round_even_for_a_post() {
     known(&rates, "accounts", 2).await;
     let client = rates.client();
     for _ in 0..50 {
-        let request = http::Request::post("http://accounts.mesh/").body(Body::full("once")).unwrap();
-        assert_eq!(
-            client.request(request).await.unwrap().into_body().text().await.unwrap(),
-            "done"
-        );
+        assert_eq!(post_once(&client).await, "done");
+    }
+}
+
+async fn post_once(client: &Client) -> String {
+    let request = http::Request::post("http://accounts.mesh/").body(Body::full("once")).unwrap();
+    client.request(request).await.unwrap().into_body().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn dead_endpoints_are_gone_round_without_retries_too() {
+    let control = ControlPlane::start().await;
+    let _accounts = Served::start(&control, "accounts", Router::new().route("/", post(|| async { "done" }))).await;
+    served(&control, "accounts", 1).await;
+    for _ in 0..5 {
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        control.pretend("accounts", dead);
+    }
+    for _ in 0..10 {
+        // A client that knows nothing of them yet.
+        let rates = control.join("rates").await;
+        known(&rates, "accounts", 6).await;
+        let client = rates.client_with(ClientOptions::default().without_retries());
+        assert_eq!(post_once(&client).await, "done");
     }
 }
 

@@ -27,6 +27,10 @@ use crate::caller;
 use crate::policy::{Destination, Plan};
 use crate::server;
 
+/// How many endpoints that cannot be connected to are gone round in one attempt. Each is ejected for everybody meanwhile; one that
+/// does not even refuse costs the request the client's time limit on connecting.
+const ELSEWHERE: usize = 5;
+
 /// Where the attempts of one call go.
 struct Way {
     upstream: Arc<Upstream>,
@@ -45,6 +49,8 @@ struct Attempted {
     target: Option<Target>,
     /// The request, where it can be sent again.
     again: Option<Request<Body>>,
+    /// Whether the endpoint could not be connected to.
+    is_unmet: bool,
 }
 
 /// What a call comes to.
@@ -199,16 +205,55 @@ impl Shared {
         }
     }
 
-    /// One attempt at one endpoint, until that moment.
+    /// One attempt, until that moment: at the first endpoint of those chosen that can be connected to. A request that nobody saw was
+    /// not tried, whatever it is and whoever decides about trying again.
     async fn attempt(&self, way: &Way, tried: Option<&Target>, mut request: Request<Body>, until: Moment) -> Attempted {
+        let mut dead = Vec::new();
+        let mut last = None;
+        loop {
+            match (self.attempt_at(way, tried, &dead, request, until).await, last.take()) {
+                (Err(unsent), Some(last)) => {
+                    return Attempted {
+                        again: Some(unsent),
+                        ..last
+                    };
+                }
+                (Err(_), None) => return Attempted::nowhere(self.nowhere(way)),
+                (Ok(mut attempted), _) => {
+                    let goes_on = attempted.is_unmet && dead.len() < ELSEWHERE && self.services.now() < until;
+                    match (goes_on, attempted.target.clone(), attempted.again.take()) {
+                        (true, Some(target), Some(unsent)) => {
+                            dead.push(target);
+                            request = unsent;
+                            last = Some(attempted);
+                        }
+                        (_, _, again) => return Attempted { again, ..attempted },
+                    }
+                }
+            }
+        }
+    }
+
+    /// One attempt at one endpoint; gives the request back where none is left but those of `dead`.
+    async fn attempt_at(
+        &self,
+        way: &Way,
+        tried: Option<&Target>,
+        dead: &[Target],
+        mut request: Request<Body>,
+        until: Moment,
+    ) -> Result<Attempted, Request<Body>> {
         let services = &self.services;
         let Ok(permit) = way.upstream.service.breaker.admit() else {
-            return Attempted::nowhere(Error::new(Failure::Full, way.service()));
+            return Ok(Attempted::nowhere(Error::new(Failure::Full, way.service())));
         };
-        let Some((picked, pool)) = self.choose(way, tried, until).await else {
-            return Attempted::nowhere(self.nowhere(way));
+        let Some((picked, pool)) = self.choose(way, dead.last().or(tried), until).await else {
+            return Ok(Attempted::nowhere(self.nowhere(way)));
         };
         let target = picked.address().clone();
+        if dead.contains(&target) {
+            return Err(request);
+        }
         if until != Moment(u64::MAX) {
             Deadline::tell(until.since(services.now()), request.headers_mut());
         }
@@ -219,6 +264,8 @@ impl Shared {
             Moment(u64::MAX) => Some(sending.await),
             _ => timeout_at(services.instant(until), sending).await.ok(),
         };
+        let sent = sent.filter(|sent| !matches!(sent, Ok((response, _)) if gave_up(response, until.since(services.now()))));
+        let mut is_unmet = false;
         let (result, cause, retry_after, again) = match sent {
             Some(Ok((response, entered))) => {
                 let (cause, retry_after) = self.judge(&picked, &response);
@@ -229,6 +276,7 @@ impl Shared {
             }
             Some(Err(lost)) => {
                 let Lost { broken, unsent, is_gone } = *lost;
+                is_unmet = is_gone && unsent.is_some();
                 // The breaker is the service's, the body the caller's. Of the rest, a stream that is reset says something about one
                 // request; a connection that is gone, about the endpoint.
                 match broken.failure {
@@ -246,7 +294,7 @@ impl Shared {
                 (Err(Error::timed_out(way.service())), Some(Cause::Timeout), None, kept)
             }
         };
-        Attempted {
+        Ok(Attempted {
             result,
             ended: Ended {
                 cause,
@@ -255,7 +303,8 @@ impl Shared {
             },
             target: Some(target),
             again,
-        }
+            is_unmet,
+        })
     }
 
     fn nowhere(&self, way: &Way) -> Error {
@@ -320,6 +369,7 @@ impl Attempted {
             ended,
             target: None,
             again: None,
+            is_unmet: false,
         }
     }
 }
@@ -412,6 +462,12 @@ fn status_of(response: &Response<Incoming>) -> u16 {
         Some(Ok(2 | 13 | 15)) => 500,
         _ => response.status().as_u16(),
     }
+}
+
+/// Whether the endpoint answers that the time it was given is over. It was told that time in whole milliseconds, so that it can notice
+/// up to one before this end does; which of the two is first is chance, and the caller hears the same from both.
+fn gave_up(response: &Response<Incoming>, left: Duration) -> bool {
+    left <= Duration::from_millis(1) && status_of(response) == StatusCode::GATEWAY_TIMEOUT.as_u16()
 }
 
 /// For how long the endpoint asks to be left alone, where that is what the status is about (RFC 9110 §10.2.3, RFC 6585 §4).

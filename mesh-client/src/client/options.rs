@@ -12,7 +12,8 @@ pub struct ClientOptions {
     /// How an endpoint is chosen. Default: as the mesh says of the service; where it says nothing, of two drawn at random the one
     /// that is expected to answer sooner.
     pub balance: Option<Balance>,
-    /// When a request is sent again whose route does not say; never, whatever its route says, where there is none. Default: twice more where no connection could be made or it broke,
+    /// When a request is sent again whose route does not say; never, whatever its route says, where there is none. An endpoint that cannot
+    /// be connected to is gone round in any case. Default: twice more where no connection could be made or it broke,
     /// within a budget of a fifth of the requests.
     pub retry: Option<Retry>,
     /// How long connecting and the handshake may take together. Default 1 s.
