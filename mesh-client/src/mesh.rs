@@ -7,16 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::Response;
 use identity::{ServiceName, ServiceNameError, SpiffeId};
 use mesh_api::v1;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tower::Service;
 
-use crate::BoxError;
 use crate::client::{self, Client, ClientOptions, ResponseBody, Services};
 use crate::config::Config;
 use crate::control::{self, Control};
@@ -28,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::opaque::{self, Arrival, Dialers};
 use crate::policy::{Follower, Known};
 use crate::register::Registration;
-use crate::server::{Guard, Limits, Server};
+use crate::server::{Guard, HttpService, Limits, Server};
 use crate::source::{self, Source};
 use crate::tls::{Credentials, Protocol, Rotation, ServerTls};
 use crate::upkeep::Upkeep;
@@ -177,15 +173,7 @@ impl Mesh {
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn serve<S, B>(&self, name: &str, service: S) -> Result<(), ServeError>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub async fn serve(&self, name: &str, service: impl HttpService) -> Result<(), ServeError> {
         self.bind(name).await?.serve(service, asked_to_stop()).await
     }
 
@@ -287,15 +275,7 @@ impl Listening {
     /// # Errors
     /// [`ServeError::Refused`] where the control plane will not have the endpoint. One that cannot be reached is waited for while
     /// serving.
-    pub async fn serve<S, B>(self, service: S, until: impl Future<Output = ()>) -> Result<(), ServeError>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub async fn serve(self, service: impl HttpService, until: impl Future<Output = ()>) -> Result<(), ServeError> {
         let id = self.member.credentials.held().svid.id().clone();
         let asked = Inside::new(self.name.clone(), id, self.program(), service.clone());
         self.while_registered(Protocol::Http2, asked, until, |server, stopping| {

@@ -6,9 +6,7 @@ use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Request, Response, header};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, header};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::{ServiceName, SpiffeId};
@@ -16,11 +14,11 @@ use mesh_api::health::HealthCheckRequest;
 use mesh_api::health::health_check_response::ServingStatus;
 use mesh_api::health::health_client::HealthClient;
 use tokio::net::TcpStream;
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
 use super::Probe;
 use crate::BoxError;
-use crate::server::introduce;
+use crate::server::{HttpService, introduce};
 
 /// What is in memory between the two ends.
 const BUFFER: usize = 64 * 1024;
@@ -66,15 +64,7 @@ impl fmt::Display for Failed {
     }
 }
 
-impl<S, B> Inquire for Inside<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<S: HttpService> Inquire for Inside<S> {
     async fn ask(&self, probe: &Probe) -> Result<(), Failed> {
         match probe {
             Probe::Tcp => connect(self.program).await,
@@ -90,15 +80,7 @@ async fn connect(program: Option<SocketAddr>) -> Result<(), Failed> {
     connected.map(drop).map_err(|error| Failed(format!("{address}: {error}")))
 }
 
-impl<S, B> Inside<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<S: HttpService> Inside<S> {
     /// `program` is where the program accepts connections that is served from here; a service of this process needs none.
     pub(crate) fn new(name: ServiceName, id: SpiffeId, program: Option<SocketAddr>, service: S) -> Self {
         let service = Mutex::new(service);

@@ -8,6 +8,7 @@ mod answer;
 mod forwarded;
 mod guard;
 mod linger;
+mod service;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,8 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{fmt, io};
 
-use http::{Request, Response};
-use http_body::Body;
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::SpiffeId;
@@ -26,21 +26,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
 pub use answer::{answer, problem};
 pub use forwarded::X_FORWARDED_CLIENT_CERT;
 pub(crate) use guard::Guard;
+pub use service::HttpService;
 
 use answer::{Answer, Caller};
 use guard::Refused;
 use linger::Lingering;
 
+use crate::Deadline;
 use crate::caller;
 use crate::drain;
 use crate::opaque::{Arrival, Hall};
 use crate::tls::{PeerIdentity, Protocol, ServerTls, TlsError};
-use crate::{BoxError, Deadline};
 
 /// What a server allows its peers.
 #[derive(Debug, Clone)]
@@ -130,15 +131,7 @@ impl Server {
 
     /// Serves until the drain begins, and returns when the last connection is done or [`Limits::drain`] is over. What is left then
     /// is cut off, as it is where this future is dropped.
-    pub async fn serve<S, B>(self, service: S, drain: drain::Watch)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub async fn serve(self, service: impl HttpService, drain: drain::Watch) {
         self.each(drain, move |connection, stream, permit, stopping| {
             connection.serve(stream, permit, service.clone(), stopping)
         })
@@ -265,15 +258,13 @@ impl Connection {
         }
     }
 
-    async fn serve<S, B>(self, stream: TcpStream, permit: OwnedSemaphorePermit, service: S, mut stopping: drain::Watch)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    async fn serve<S: HttpService>(
+        self,
+        stream: TcpStream,
+        permit: OwnedSemaphorePermit,
+        service: S,
+        mut stopping: drain::Watch,
+    ) {
         let _ = stream.set_nodelay(true);
         let Some((stream, peer)) = self.shake_hands(stream, permit).await else {
             return;
