@@ -62,7 +62,7 @@ pub struct Upstream {
     /// What of a request `ring-hash` goes by.
     pub hash: Option<Spanned<String>>,
     /// When an endpoint is ejected.
-    pub outlier: Option<Outlier>,
+    pub outlier: Option<Spanned<Outlier>>,
     /// How much may be under way.
     pub breaker: Option<Breaker>,
     /// For how long an endpoint that joins others gets less than its share.

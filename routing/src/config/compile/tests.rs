@@ -337,7 +337,15 @@ fn an_upstream_says_what_is_wrong_with_it() {
         &["2:13 no endpoint has a weight above 0"],
     );
     says(
-        &upstream("mesh = \"a\"\noutlier = { consecutive_failures = 0, max_ejected = 1.5 }\nbreaker = { max_requests = 0 }"),
+        &upstream("mesh = \"a\"\noutlier = { ejection = \"5s\" }"),
+        &[
+            "3:11 `outlier` has no effect on an upstream of the mesh (say it for the whole mesh: [services.NAME] in the document for mesh-runtime apply)",
+        ],
+    );
+    says(
+        &upstream(
+            "endpoints = [{ url = \"http://a\" }]\noutlier = { consecutive_failures = 0, max_ejected = 1.5 }\nbreaker = { max_requests = 0 }",
+        ),
         &[
             "3:36 `consecutive_failures` is 0, expected 1 to 1000",
             "3:53 `max_ejected` is 1.5, expected 0 to 1",

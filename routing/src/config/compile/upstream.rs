@@ -31,9 +31,13 @@ impl raw::Upstream {
             }
         };
         let connection = self.connection().compile(Kind::Upstream, diagnostics);
-        if let (Some(_), Some(slow_start)) = (&self.mesh, &self.slow_start) {
-            let error = diagnostics.error(slow_start.span(), "`slow_start` has no effect on an upstream of the mesh");
-            error.hint("say it for the whole mesh: [services.NAME] in the document for mesh-runtime apply");
+        if self.mesh.is_some() {
+            let slow_start = self.slow_start.as_ref().map(|slow_start| ("slow_start", slow_start.span()));
+            let outlier = self.outlier.as_ref().map(|outlier| ("outlier", outlier.span()));
+            for (key, span) in outlier.into_iter().chain(slow_start) {
+                let error = diagnostics.error(span, format!("`{key}` has no effect on an upstream of the mesh"));
+                error.hint("say it for the whole mesh: [services.NAME] in the document for mesh-runtime apply");
+            }
         }
         let name = name.get_ref().as_str().into();
         Some(Upstream {
@@ -47,7 +51,7 @@ impl raw::Upstream {
         raw::Connection {
             balance: self.balance.as_ref(),
             hash: self.hash.as_ref(),
-            outlier: self.outlier.as_ref(),
+            outlier: self.outlier.as_ref().map(Spanned::get_ref),
             breaker: self.breaker.as_ref(),
             slow_start: self.slow_start.as_ref(),
             zone: None,
