@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use super::proxy::{BANK, PATH};
+use super::routes;
 use crate::contestants::Contestant;
 use crate::contestants::native_host::{Engine, serve};
 use crate::http::get;
@@ -23,6 +24,10 @@ const CONNECTIONS: u32 = 32;
 
 /// Swaps of one round: 1,000 in five.
 const SWAPS: usize = 200;
+
+/// The routes of the config whose change is timed, and how often in one round.
+const ROUTES: usize = 1_000;
+const CHANGES: usize = 20;
 
 /// How long one swap may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +65,11 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
         let quiet = wrk.run(lab)?;
         let over = AtomicBool::new(false);
         let (swapping, swaps) = std::thread::scope(|scope| {
-            let swaps = scope.spawn(|| swap(&host, admin, &file, &bank, &over));
+            let swaps = scope.spawn(|| {
+                let config = |version: &str| bank.replace("x-gateway = \"bank\"", &format!("x-gateway = \"{version}\""));
+                let tell = || host.processes.iter().for_each(|process| process.signal(Signal::HUP));
+                swaps(admin, &file, config, SWAPS, &tell, &|| over.load(Ordering::Relaxed))
+            });
             let load = wrk.run(lab);
             over.store(true, Ordering::Relaxed);
             let swaps = swaps.join().unwrap_or_else(|_| bail!("the thread that swaps panicked"));
@@ -75,14 +84,42 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
         );
         rounds.push(Round { quiet, swapping, swaps });
     }
-    Ok(report(&rounds))
+    let mut report = report(&rounds);
+    for engine in [Engine::Native, Engine::Wasm] {
+        large(lab, engine, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Replaces a config of many routes, of which nobody tells the process: it watches the file.
+fn large(lab: &Lab, engine: Engine, report: &mut Report) -> Result<()> {
+    let file = lab.write("reload-large.toml", &large_config("version-0"))?;
+    let mut host = serve(lab, engine.label(), engine, &lab.component, &file)?.ready("/healthz", "")?;
+    let admin = host.line_after("admin listening on http://")?.parse()?;
+    let mut times = Vec::new();
+    for _ in 0..lab.rounds {
+        times.extend(swaps(admin, &file, large_config, CHANGES, &|| {}, &|| false).with_context(|| host.log())?);
+    }
+    let times = Spread::of(times);
+    let mut table = Table::new(&format!("{ROUTES} routes, {}", engine.label()), &[("swap, ms", 1)]);
+    table.row("from replacing the file until it is in force", vec![times.clone()]);
+    report.tables.push(table);
+    let what = format!("{ROUTES} routes in force ≤ 50 ms, {}", engine.label());
+    report.goals.push(Goal::new(what, Bound::AtMost(50.0), 1, times));
+    Ok(())
+}
+
+fn large_config(version: &str) -> String {
+    let own = format!("\n[[routes]]\nmatch = {{ path = \"/healthz\" }}\nrespond = {{ status = 200, body = \"{version}\" }}\n");
+    routes::config(ROUTES - 1, 0) + &own
 }
 
 fn report(rounds: &[Round]) -> Report {
     let mut report = Report::new(
         "reload",
         "The native engine with a bank's 20 routes, 32 connections, an answer of 1 KiB; every other run the config file is replaced 200\n\
-         times and the process told by SIGHUP. The time of a swap is from writing the file until the config is in force on every core.",
+         times and the process told by SIGHUP. The time of a swap is from writing the file until the config is in force on every core.\n\
+         Then a config of 1,000 routes is replaced with nobody telling the process, which notices by itself.",
     );
     let spread = |number: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(number).collect());
     let columns = [("requests/s", 0), ("p50 µs", 0), ("p99 µs", 0), ("swaps", 0), ("swap, ms", 1)];
@@ -125,20 +162,23 @@ fn report(rounds: &[Round]) -> Report {
     report
 }
 
-/// Replaces the config again and again; the milliseconds until each was in force.
-fn swap(host: &Contestant, admin: std::net::SocketAddr, file: &Path, bank: &str, over: &AtomicBool) -> Result<Vec<f64>> {
+/// Replaces a config again and again, as often as wanted or until it is over; the milliseconds until each was in force.
+fn swaps(
+    admin: std::net::SocketAddr,
+    file: &Path,
+    config: impl Fn(&str) -> String,
+    wanted: usize,
+    tell: &dyn Fn(),
+    over: &dyn Fn() -> bool,
+) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     let mut applied = applied(admin)?;
-    while times.len() < SWAPS && !over.load(Ordering::Relaxed) {
+    while times.len() < wanted && !over() {
         let begun = Instant::now();
         let next = file.with_extension("next");
-        let version = format!("version-{applied}");
-        fs::write(
-            &next,
-            bank.replace("x-gateway = \"bank\"", &format!("x-gateway = \"{version}\"")),
-        )?;
+        fs::write(&next, config(&format!("version-{}", applied + 1)))?;
         fs::rename(&next, file)?;
-        host.processes.iter().for_each(|process| process.signal(Signal::HUP));
+        tell();
         let before = applied;
         while applied == before {
             if begun.elapsed() > PATIENCE {

@@ -143,7 +143,7 @@ fn fields() -> HeaderMap {
 }
 
 /// Routes as an API has them.
-fn config(routes: usize, hosts: usize) -> String {
+pub(super) fn config(routes: usize, hosts: usize) -> String {
     let mut text = String::from("[upstreams.one]\nendpoints = [{ url = \"http://127.0.0.1:9\" }]\n");
     for nth in 0..routes {
         let path = match nth % 10 {
