@@ -93,7 +93,7 @@ impl Mesh {
             config.zone.clone(),
         );
         let default = Client::new(Arc::clone(&services), ClientOptions::default());
-        let dialers = Dialers::new(Arc::clone(&directory), credentials.clone());
+        let dialers = Dialers::new(Arc::clone(&services));
         let naming = tokio::sync::Mutex::default();
         let member = Arc::new(Member {
             config,

@@ -406,3 +406,76 @@ async fn a_connection_outlives_the_certificate_that_opened_it() {
     echoes(&mut stream, "still here").await;
     echoes(&mut shop.connect("database").await.unwrap(), "and by a new one").await;
 }
+
+/// To which endpoints as many connections go, one after the other.
+async fn led_to(mesh: &Mesh, count: usize) -> Vec<String> {
+    let mut led = Vec::new();
+    for _ in 0..count {
+        let stream = mesh.connect("database").await.unwrap();
+        led.push(stream.endpoint().unwrap().address().to_owned());
+    }
+    led
+}
+
+#[tokio::test]
+async fn connections_are_balanced_as_the_mesh_says() {
+    let control = ControlPlane::start().await;
+    let balanced = |keys: &str| control.apply(Some(&format!("[services.database]\n{keys}\n")));
+    balanced("balance = \"round-robin\"");
+    let (_one, _other) = (Database::start(&control, echo).await, Database::start(&control, echo).await);
+    served(&control, "database", 2).await;
+    let shop = control.join("shop").await;
+    known(&shop, "database", 2).await;
+    let turns = led_to(&shop, 12).await;
+    assert!(turns.windows(2).all(|two| two[0] != two[1]), "{turns:?}");
+
+    balanced("balance = \"ring-hash\"\nhash = \"source\"");
+    eventually("one endpoint is this member's", || async {
+        let led = led_to(&shop, 12).await;
+        led.iter().all(|one| *one == led[0])
+    })
+    .await;
+
+    // Where nothing is said, the one with the fewest: of two, what is open keeps the next away.
+    control.apply(Some(""));
+    eventually("nothing is said any more", || async {
+        let led = led_to(&shop, 12).await;
+        led.iter().any(|one| *one != led[0])
+    })
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..12 {
+        open.push(shop.connect("database").await.unwrap());
+    }
+    let at_first = open.iter().filter(|one| one.endpoint() == open[0].endpoint()).count();
+    assert!((4..=8).contains(&at_first), "{at_first} of 12 are at one of two");
+}
+
+#[tokio::test]
+async fn as_many_are_opened_as_the_breaker_admits() {
+    let control = ControlPlane::start().await;
+    control.apply(Some("[services.database]\nbreaker = { max_connections = 1 }"));
+    let _database = Database::start(&control, echo).await;
+    served(&control, "database", 1).await;
+    let shop = control.join("shop").await;
+    let mut only = shop.connect("database").await.unwrap();
+    assert_eq!(failure(&shop).await, Failure::Full);
+    echoes(&mut only, "still here").await;
+    drop(only);
+    shop.connect("database").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_serve_gets_no_connection_while_another_does() {
+    let control = ControlPlane::start().await;
+    let (well, ill) = (Database::start(&control, echo).await, Database::start(&control, echo).await);
+    served(&control, "database", 2).await;
+    let shop = control.join("shop").await;
+    known(&shop, "database", 2).await;
+    control.sicken(ill.address);
+    let only = well.address.to_string();
+    eventually("it is known that one does not serve", || async {
+        led_to(&shop, 20).await.iter().all(|one| *one == only)
+    })
+    .await;
+}

@@ -26,7 +26,7 @@ pub use body::{Body, BodyError, ResponseBody};
 pub(crate) use error::Broken;
 pub use error::{Error, Failure};
 pub use options::{Affinity, ClientOptions};
-pub(crate) use service::Services;
+pub(crate) use service::{Service as Called, Services, Target};
 
 use crate::BoxError;
 use upstream::Upstream;

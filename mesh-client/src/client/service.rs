@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use identity::ServiceName;
 use routing::Moment;
-use routing::balance::{Balancer, Member};
+use routing::balance::{Balance, Balancer, Member, Settings};
 use routing::policy::{Breaker, RetryBudget};
 use routing::upstream::{ConnectionPolicy, Kind};
 use tokio::sync::watch;
@@ -47,7 +47,7 @@ impl Services {
         })
     }
 
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         self.moment(Instant::now())
     }
 
@@ -61,20 +61,20 @@ impl Services {
         (self.start + at.since(Moment::default()).min(NEVER)).into()
     }
 
-    pub(super) const fn source(&self) -> u64 {
+    pub(crate) const fn source(&self) -> u64 {
         self.source
     }
 
-    pub(super) const fn credentials(&self) -> &Credentials {
+    pub(crate) const fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
     /// Whether the member has left, so that nothing new will be known.
-    pub(super) fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         self.directory.has_left()
     }
 
-    pub(super) fn service(&self, name: &ServiceName) -> Arc<Service> {
+    pub(crate) fn service(&self, name: &ServiceName) -> Arc<Service> {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(service) = services.get(name) {
             return Arc::clone(service);
@@ -89,19 +89,30 @@ impl Services {
 
     /// Waits until the policies of the mesh are known, so that no call escapes its route; not for longer than `limit`, since a member
     /// works on what it knows while no control plane answers.
-    pub(super) async fn policies_known(&self, limit: Duration) {
+    pub(crate) async fn policies_known(&self, limit: Duration) {
         if self.policies.borrow().is_none() {
             let mut policies = self.policies.clone();
             // Where nothing follows any more, the member has left.
             let _ = timeout(limit, policies.wait_for(Option::is_some)).await;
         }
     }
+
+    /// The endpoints of a snapshot that are called by `protocol`, as a balancer takes them.
+    fn members(&self, snapshot: &Snapshot, protocol: Protocol) -> Vec<Member<Target>> {
+        let is_near = |endpoint: &Endpoint| !self.zone.is_empty() && endpoint.zone() == self.zone;
+        let members = snapshot.callable(protocol).map(|endpoint| Member {
+            address: Target(endpoint.clone()),
+            weight: endpoint.weight(),
+            distance: u16::from(!is_near(endpoint)),
+        });
+        members.collect()
+    }
 }
 
 /// One of them.
-pub(super) struct Service {
-    pub(super) name: ServiceName,
-    pub(super) breaker: Arc<Breaker>,
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) breaker: Arc<Breaker>,
     current: Mutex<Current>,
 }
 
@@ -114,11 +125,14 @@ struct Current {
 }
 
 /// What is known at one time.
-pub(super) struct View {
+pub(crate) struct View {
     /// Another one for another view.
     pub(super) generation: u64,
+    /// Of the endpoints that are called by requests.
     pub(super) balancer: Balancer<Target>,
-    pub(super) connection: ConnectionPolicy,
+    /// Of those that opaque connections are opened to.
+    pub(crate) opaque: Balancer<Target>,
+    pub(crate) connection: ConnectionPolicy,
     pub(super) routes: Routes,
     /// The retry budgets of routes that have one of their own.
     pub(super) budgets: HashMap<Box<str>, Arc<RetryBudget>>,
@@ -126,10 +140,10 @@ pub(super) struct View {
 
 /// An endpoint, known again by id and address.
 #[derive(Debug, Clone)]
-pub(super) struct Target(pub(super) Endpoint);
+pub(crate) struct Target(pub(crate) Endpoint);
 
 impl Target {
-    pub(super) fn key(&self) -> (&str, &str) {
+    fn key(&self) -> (&str, &str) {
         (self.0.id(), self.0.address())
     }
 }
@@ -157,6 +171,7 @@ impl Service {
         let view = View {
             generation: 0,
             balancer: Balancer::new(connection.balancing, Vec::<(Target, u16)>::new()),
+            opaque: Balancer::new(connection.balancing, Vec::<(Target, u16)>::new()),
             connection: connection.clone(),
             routes: Policies::default().routes(services.credentials.held().svid.id(), &name),
             budgets: HashMap::new(),
@@ -177,7 +192,7 @@ impl Service {
     }
 
     /// What is known now.
-    pub(super) fn view(&self, services: &Services) -> Arc<View> {
+    pub(crate) fn view(&self, services: &Services) -> Arc<View> {
         let mut current = self.current();
         let endpoints = current.snapshots.has_changed().unwrap_or(false);
         let policies = current.policies.has_changed().unwrap_or(false);
@@ -198,12 +213,9 @@ impl Service {
         let policies = policies.unwrap_or(&none);
         let connection = policies.connection(&self.name);
         self.breaker.limit(connection.breaker);
-        let http = snapshot.callable(Protocol::Http2);
-        let members = http.map(|endpoint| Member {
-            address: Target(endpoint.clone()),
-            weight: endpoint.weight(),
-            is_near: !services.zone.is_empty() && endpoint.zone() == services.zone,
-        });
+        let now = services.now();
+        let http = services.members(snapshot, Protocol::Http2);
+        let opaque = services.members(snapshot, Protocol::Tcp);
         let routes = policies.routes(&id, &self.name);
         let budget = |name: &str, ratio: f64| match before.budgets.get(name) {
             Some(known) if known.ratio() == ratio => Arc::clone(known),
@@ -213,7 +225,8 @@ impl Service {
         let budgets = with_retries.map(|(policy, retry)| (policy.name.clone(), budget(&policy.name, retry.budget)));
         View {
             generation: before.generation + 1,
-            balancer: before.balancer.replace(connection.balancing, members, services.now()),
+            balancer: before.balancer.replace(connection.balancing, http, now),
+            opaque: before.opaque.replace(of_connections(connection.balancing), opaque, now),
             connection,
             budgets: budgets.collect(),
             routes,
@@ -221,7 +234,7 @@ impl Service {
     }
 
     /// Waits for a service of which nothing is known yet.
-    pub(super) async fn discovered(&self, limit: Duration) {
+    pub(crate) async fn discovered(&self, limit: Duration) {
         let mut snapshots = self.current().snapshots.clone();
         if snapshots.borrow().source == Source::Unknown {
             let known = snapshots.wait_for(|snapshot| snapshot.source != Source::Unknown);
@@ -230,8 +243,8 @@ impl Service {
         }
     }
 
-    /// Whether any endpoint is known.
-    pub(super) fn is_served(&self) -> bool {
+    /// Whether any endpoint is known, or may be.
+    pub(crate) fn is_served(&self) -> bool {
         let current = self.current();
         let snapshot = current.snapshots.borrow();
         snapshot.source == Source::Unknown || !snapshot.endpoints.is_empty()
@@ -245,7 +258,22 @@ impl Service {
         !snapshot.endpoints.is_empty() && endpoints.all(|endpoint| endpoint.protocol() == Protocol::Tcp)
     }
 
+    /// Whether endpoints are known, by whatever they are called.
+    pub(crate) fn has_endpoints(&self) -> bool {
+        !self.current().snapshots.borrow().endpoints.is_empty()
+    }
+
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How endpoints are chosen for connections. They last, so what counts of an endpoint is how many it has: how soon it accepted the last
+/// ones says little.
+fn of_connections(settings: Settings) -> Settings {
+    let balance = match settings.balance {
+        Balance::PeakEwma => Balance::LeastRequest,
+        other => other,
+    };
+    Settings { balance, ..settings }
 }

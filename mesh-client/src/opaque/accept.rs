@@ -41,7 +41,7 @@ impl Arrival {
         self.say(Verdict::Ready).await?;
         Ok(Stream {
             tls: self.stream.into(),
-            endpoint: None,
+            held: None,
             revoked: Box::pin(std::future::pending()),
         })
     }

@@ -1,23 +1,24 @@
 //! The end that calls: service name → snapshot → balancer → mutual TLS → the verdict.
+//!
+//! What is known of the service, and what the mesh says of it, is what its calls go by, too ([`Services`]).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use identity::{Matcher, ServiceName, SpiffeId};
-use routing::Moment;
-use routing::balance::{Balance, Balancer, Outcome, Picked, Settings};
-use routing::upstream::{ConnectionPolicy, Kind};
+use routing::balance::{Outcome, Picked};
+use routing::filter::Reference;
+use routing::policy::Connected;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::{Refusal, Stream, Verdict, prepare};
-use crate::client::{Broken, Error, Failure};
-use crate::discovery::{Directory, Endpoint, Snapshot, Source};
-use crate::tls::{self, ClientTls, Credentials, Protocol, TlsError};
+use super::{Held, Refusal, Stream, Verdict, prepare};
+use crate::client::{Broken, Called, Error, Failure, Services, Target};
+use crate::discovery::Endpoint;
+use crate::tls::{self, ClientTls, Protocol, TlsError};
 
 /// Endpoints that one connection is tried at.
 const ATTEMPTS: usize = 3;
@@ -26,98 +27,84 @@ const ATTEMPTS: usize = 3;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long the other end may take to reach its program.
 const VERDICT: Duration = Duration::from_secs(10);
-/// How long a service of which nothing is known yet is waited for.
+/// How long a service of which nothing is known yet is waited for, and what the mesh says of it.
 const DISCOVERY: Duration = Duration::from_secs(3);
 /// Services that are remembered before those that nobody serves are forgotten: names may come from a program.
 const REMEMBERED: usize = 256;
 
-/// Connections last, so what counts is how many there are. As for requests, one that cannot be made takes its endpoint out for a while.
-fn settings() -> Settings {
-    Settings {
-        balance: Balance::LeastRequest,
-        ..ConnectionPolicy::usual(Kind::Service).balancing
-    }
-}
-
 /// The services that a member has opaque connections to.
 pub(crate) struct Dialers {
-    directory: Arc<Directory>,
-    credentials: Credentials,
-    start: Instant,
+    services: Arc<Services>,
     known: Mutex<HashMap<ServiceName, Arc<Dialer>>>,
 }
 
 struct Dialer {
+    service: Arc<Called>,
     tls: ClientTls,
-    current: Mutex<Current>,
-}
-
-struct Current {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    balancer: Balancer<Endpoint>,
 }
 
 impl Dialers {
-    pub(crate) fn new(directory: Arc<Directory>, credentials: Credentials) -> Self {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
         Self {
-            directory,
-            credentials,
-            start: Instant::now(),
+            services,
             known: Mutex::default(),
         }
     }
 
     pub(crate) async fn connect(&self, service: &ServiceName) -> Result<Stream, Error> {
+        self.services.policies_known(DISCOVERY).await;
         let dialer = self.dialer(service);
-        let mut last: Option<(Endpoint, Error)> = None;
+        let mut last: Option<(Target, Error)> = None;
         for _ in 0..ATTEMPTS {
-            let tried = last.as_ref().map(|(endpoint, _)| endpoint);
-            let picked = dialer.choose(tried, self.now()).await;
+            let tried = last.as_ref().map(|(target, _)| target);
+            let picked = self.choose(&dialer, tried).await;
             // Where there is no other endpoint, trying the same at once again is no help.
             let Some(picked) = picked.filter(|picked| Some(picked.address()) != tried) else {
                 break;
             };
-            let broken = match dialer.dial(picked.address()).await {
+            let Some(connected) = dialer.admit(&picked) else {
+                return Err(Error::new(Failure::Full, service.as_str()));
+            };
+            let target = picked.address().clone();
+            let broken = match dialer.dial(&target.0).await {
                 Ok((tls, peer)) => {
-                    picked.answered(Outcome::Success, self.now());
+                    picked.answered(Outcome::Success, self.services.now());
                     return Ok(Stream {
                         tls: tls.into(),
-                        endpoint: Some(picked),
-                        revoked: Box::pin(self.credentials.clone().revoked(peer)),
+                        held: Some(Held {
+                            endpoint: picked,
+                            _connected: connected,
+                        }),
+                        revoked: Box::pin(self.services.credentials().clone().revoked(peer)),
                     });
                 }
                 Err(broken) => broken,
             };
-            let endpoint = picked.address().clone();
-            tracing::debug!(%service, endpoint = endpoint.address(), failure = broken.failure.as_str(), error = %broken.source, "an endpoint takes no connection");
+            tracing::debug!(%service, endpoint = target.0.address(), failure = broken.failure.as_str(), error = %broken.source, "an endpoint takes no connection");
             let failure = broken.failure;
             // One that refuses is alive.
             if !matches!(failure, Failure::Forbidden | Failure::Overloaded) {
-                picked.finish(Outcome::Unreachable, self.now());
+                picked.finish(Outcome::Unreachable, self.services.now());
             }
-            let error = Error::at(service.as_str(), endpoint.clone(), broken);
+            let error = Error::at(service.as_str(), target.0.clone(), broken);
             if failure == Failure::Forbidden {
                 return Err(error);
             }
-            last = Some((endpoint, error));
+            last = Some((target, error));
         }
-        Err(last.map_or_else(|| self.nowhere(service, &dialer), |(_, error)| error))
+        Err(last.map_or_else(|| self.nowhere(&dialer), |(_, error)| error))
     }
 
-    fn nowhere(&self, service: &ServiceName, dialer: &Dialer) -> Error {
-        let snapshot = Arc::clone(&dialer.current().snapshots.borrow());
-        if self.directory.has_left() {
-            Error::new(Failure::Left, service.as_str())
-        } else if snapshot.endpoints.is_empty() {
-            Error::new(Failure::NoEndpoint, service.as_str())
-        } else {
+    fn nowhere(&self, dialer: &Dialer) -> Error {
+        let service = dialer.service.name.as_str();
+        if self.services.has_left() {
+            Error::new(Failure::Left, service)
+        } else if dialer.service.has_endpoints() {
             let why = "it is served as HTTP, and is called by its URL";
-            Error::because(Failure::Mismatch, service.as_str(), why)
+            Error::because(Failure::Mismatch, service, why)
+        } else {
+            Error::new(Failure::NoEndpoint, service)
         }
-    }
-
-    fn now(&self) -> Moment {
-        Moment::default() + self.start.elapsed()
     }
 
     fn dialer(&self, service: &ServiceName) -> Arc<Dialer> {
@@ -126,44 +113,41 @@ impl Dialers {
             return Arc::clone(dialer);
         }
         if known.len() >= REMEMBERED {
-            known.retain(|_, dialer| dialer.is_served());
+            known.retain(|_, dialer| dialer.service.is_served());
         }
-        let new = Dialer::new(service, &self.directory, &self.credentials);
+        let credentials = self.services.credentials();
+        let id = SpiffeId::of_service(credentials.held().bundle.trust_domain(), service);
+        let new = Dialer {
+            service: self.services.service(service),
+            tls: ClientTls::new(credentials.clone(), Matcher::Id(id)).speaking(Protocol::Tcp),
+        };
         Arc::clone(known.entry(service.clone()).or_insert_with(|| Arc::new(new)))
+    }
+
+    /// Chooses an endpoint, another than `tried` where there is one; None where none is known.
+    async fn choose(&self, dialer: &Dialer, tried: Option<&Target>) -> Option<Picked<Target>> {
+        dialer.service.discovered(DISCOVERY).await;
+        let view = dialer.service.view(&self.services);
+        // Of what a ring-hash may go by, a connection has only its source.
+        let random = match &view.connection.hash {
+            Some(Reference::ClientIp) => self.services.source(),
+            _ => rand::random(),
+        };
+        let now = self.services.now();
+        match tried {
+            Some(tried) => view.opaque.pick_except(tried, now, random),
+            None => view.opaque.pick(now, random),
+        }
     }
 }
 
 impl Dialer {
-    fn new(service: &ServiceName, directory: &Arc<Directory>, credentials: &Credentials) -> Self {
-        let id = SpiffeId::of_service(credentials.held().bundle.trust_domain(), service);
-        let mut snapshots = directory.subscribe(service);
-        // Whatever is known already counts as a change.
-        snapshots.mark_changed();
-        let balancer = Balancer::new(settings(), Vec::<(Endpoint, u16)>::new());
-        Self {
-            tls: ClientTls::new(credentials.clone(), Matcher::Id(id)).speaking(Protocol::Tcp),
-            current: Mutex::new(Current { snapshots, balancer }),
-        }
-    }
-
-    /// Chooses an endpoint, another than `tried` where there is one; None where none is known.
-    async fn choose(&self, tried: Option<&Endpoint>, now: Moment) -> Option<Picked<Endpoint>> {
-        let mut snapshots = self.current().snapshots.clone();
-        if snapshots.borrow().source == Source::Unknown {
-            let known = snapshots.wait_for(|snapshot| snapshot.source != Source::Unknown);
-            // What is not known in time is not there.
-            let _ = timeout(DISCOVERY, known).await;
-        }
-        let mut current = self.current();
-        if current.snapshots.has_changed().unwrap_or(false) {
-            let snapshot = Arc::clone(&current.snapshots.borrow_and_update());
-            let opaque = snapshot.callable(Protocol::Tcp);
-            let opaque = opaque.map(|endpoint| (endpoint.clone(), endpoint.weight()));
-            current.balancer = current.balancer.replace(settings(), opaque, now);
-        }
-        match tried {
-            Some(tried) => current.balancer.pick_except(tried, now, rand::random()),
-            None => current.balancer.pick(now, rand::random()),
+    /// A place among the connections to the service. The first to an endpoint is always made.
+    fn admit(&self, picked: &Picked<Target>) -> Option<Connected> {
+        let breaker = &self.service.breaker;
+        match picked.in_flight() {
+            1 => Some(breaker.connect_anyway()),
+            _ => breaker.connect().ok(),
         }
     }
 
@@ -198,16 +182,6 @@ impl Dialer {
             Ok(Err(error)) => Err(Broken::before(Failure::Reset, error)),
             Err(_) => Err(Broken::before(Failure::Timeout, format!("no verdict within {VERDICT:?}"))),
         }
-    }
-
-    fn is_served(&self) -> bool {
-        let current = self.current();
-        let snapshot = current.snapshots.borrow();
-        snapshot.source == Source::Unknown || !snapshot.endpoints.is_empty()
-    }
-
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -41,6 +41,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use routing::balance::Picked;
+use routing::policy::Connected;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -50,15 +51,22 @@ pub use accept::Arrival;
 pub(crate) use accept::Hall;
 pub(crate) use dial::Dialers;
 
+use crate::client::Target;
 use crate::discovery::Endpoint;
 
 /// An opaque connection. Shutting it down ends what is written, and the other direction goes on; dropping it before that tells the peer
 /// that it broke off.
 pub struct Stream {
     tls: TlsStream<TcpStream>,
-    /// The endpoint counts it as under way until it is dropped.
-    endpoint: Option<Picked<Endpoint>>,
+    held: Option<Held>,
     revoked: Revoked,
+}
+
+/// What counts a connection, at the end that called, until it is dropped.
+struct Held {
+    endpoint: Picked<Target>,
+    /// Among the connections to the service.
+    _connected: Connected,
 }
 
 /// Ready once the identity of the peer is revoked.
@@ -68,7 +76,7 @@ impl Stream {
     /// The endpoint that it was opened to; none at the end that was called.
     #[must_use]
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        self.endpoint.as_ref().map(Picked::address)
+        self.held.as_ref().map(|held| &held.endpoint.address().0)
     }
 
     /// Whether the peer is still believed to be who it was.

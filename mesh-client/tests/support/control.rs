@@ -166,6 +166,15 @@ impl ControlPlane {
         self.pretend_speaking(service, address, "tcp");
     }
 
+    /// Says that the endpoint at this address does not serve.
+    pub fn sicken(&self, address: SocketAddr) {
+        self.state.endpoints.send_modify(|endpoints| {
+            for endpoint in endpoints.values_mut().filter(|one| one.address == address.to_string()) {
+                endpoint.set_health(v1::Health::NotServing);
+            }
+        });
+    }
+
     fn pretend_speaking(&self, service: &str, address: SocketAddr, protocol: &str) {
         let id = format!("{service}-{address}-{protocol}");
         let endpoint = v1::Endpoint {

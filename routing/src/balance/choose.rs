@@ -40,13 +40,20 @@ impl<A> Set<A> {
         let Some(zone) = self.settings.zone.filter(|_| self.settings.balance != Balance::RingHash) else {
             return self.choose_among(now, random, usable);
         };
-        let is_near = |place: usize| self.endpoints[place].is_near;
+        let is_near = |place: usize| self.endpoints[place].distance == 0;
         let all = (0..self.endpoints.len()).filter(|&place| is_near(place) && self.endpoints[place].weight > 0);
         let (all, open) = all.fold((0_u32, 0_u32), |(all, open), place| {
             (all + 1, open + u32::from(usable(place)))
         });
         let near = |random| self.choose_among(now, random, &|place| is_near(place) && usable(place));
-        let far = |random| self.choose_among(now, random, &|place| !is_near(place) && usable(place));
+        let far = |random| {
+            let others =
+                (0..self.endpoints.len()).filter(|&place| !is_near(place) && self.endpoints[place].weight > 0 && usable(place));
+            let nearest = others.map(|place| self.endpoints[place].distance).min()?;
+            self.choose_among(now, random, &|place| {
+                self.endpoints[place].distance == nearest && usable(place)
+            })
+        };
         let stays = f64::from(open) * OVERPROVISIONED / f64::from(all.max(1));
         let (lot, random) = (random, next(random));
         if fraction(lot) >= stays {

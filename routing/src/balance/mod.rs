@@ -33,7 +33,7 @@ pub struct Balancer<A> {
 pub struct Endpoint<A> {
     address: A,
     weight: u16,
-    is_near: bool,
+    distance: u16,
     /// Its place on a ring follows from it.
     name: u64,
     state: Arc<State>,
@@ -46,8 +46,8 @@ pub struct Member<A> {
     pub address: A,
     /// Its share of the requests. One with 0 gets none.
     pub weight: u16,
-    /// Whether it is in the zone of whoever asks.
-    pub is_near: bool,
+    /// How far it is from whoever asks: 0 is near (in the same zone, say), and of the others the nearest come first.
+    pub distance: u16,
 }
 
 impl<A> From<(A, u16)> for Member<A> {
@@ -55,7 +55,7 @@ impl<A> From<(A, u16)> for Member<A> {
         Self {
             address,
             weight,
-            is_near: false,
+            distance: 1,
         }
     }
 }
@@ -273,7 +273,7 @@ impl<A> Endpoint<A> {
         Self {
             address: member.address,
             weight: member.weight,
-            is_near: member.is_near,
+            distance: member.distance,
             name,
             state,
         }
@@ -318,6 +318,12 @@ impl<A> Picked<A> {
     #[must_use]
     pub fn address(&self) -> &A {
         &self.set.endpoints[self.place].address
+    }
+
+    /// How much is under way at the endpoint, this included.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.set.endpoints[self.place].in_flight()
     }
 
     /// Notes how the attempt went, at the answer's head or at its failure; the body may still be under way. An attempt of which

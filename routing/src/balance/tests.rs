@@ -370,7 +370,7 @@ fn who_asks_to_be_left_alone_is_while_there_are_others() {
 
 fn near(address: &'static str) -> Member<&'static str> {
     Member {
-        is_near: true,
+        distance: 0,
         ..Member::from((address, 1))
     }
 }
@@ -412,6 +412,39 @@ fn near_endpoints_take_everything_as_long_as_enough_of_them_may_be_used() {
         assert_eq!(near_share(&zoned, at(1)), 0.0, "{balance:?}");
         assert!(near_share(&zoned, at(2_000)) > 0.99, "{balance:?}: they are back");
     }
+}
+
+#[test]
+fn of_those_that_are_not_near_the_nearest_come_first() {
+    let settings = Settings {
+        zone: Some(ZoneSettings { overflow: u32::MAX }),
+        unreachable: Some(Duration::from_secs(2)),
+        ..Settings::default()
+    };
+    let at_distance = |(address, distance)| Member {
+        distance,
+        ..Member::from((address, 1))
+    };
+    let members = [("last", 7), ("first", 0), ("second", 3), ("also-second", 3)].map(at_distance);
+    let balancer = Balancer::new(settings, members);
+    let served = |now| {
+        let picked: std::collections::BTreeSet<_> =
+            (0..200).map(|n| *balancer.pick(now, random(n)).unwrap().address()).collect();
+        picked.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(served(at(0)), ["first"]);
+    balancer.pick(at(0), 0).unwrap().finish(Outcome::Unreachable, at(0));
+    assert_eq!(served(at(1)), ["also-second", "second"]);
+    let held = balancer.pick(at(1), 0).unwrap();
+    let gone = *held.address();
+    held.finish(Outcome::Unreachable, at(1));
+    let other = if gone == "second" { "also-second" } else { "second" };
+    assert_eq!(served(at(2)), [other]);
+    assert_eq!(
+        balancer.pick(at(2), 0).unwrap().in_flight(),
+        1,
+        "what is over is not under way"
+    );
 }
 
 #[test]
