@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) zone: String,
     pub(crate) weight: NonZeroU16,
     pub(crate) health: Option<Check>,
+    pub(crate) dns: Vec<SocketAddr>,
     pub(crate) join_timeout: Duration,
     pub(crate) drain: Duration,
 }
@@ -62,6 +63,7 @@ impl Config {
             zone: String::new(),
             weight: NonZeroU16::MIN,
             health: None,
+            dns: Vec::new(),
             join_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         })
@@ -82,6 +84,7 @@ impl Config {
     /// | `MESH_ZONE` | where it is served, at most 128 bytes | none |
     /// | `MESH_WEIGHT` | its share of the calls beside the service's other endpoints, 1 to 65,535 | 1 |
     /// | `MESH_HEALTH` | how the service is checked where the mesh does not say: `http:/PATH`, `grpc`, `grpc:SERVICE` or `tcp` | not |
+    /// | `MESH_DNS` | the servers that are asked where something outside the mesh is, `IP` or `IP:PORT`, several separated by commas | the system's |
     ///
     /// Without either the operator's credential is taken from `HEDDLE_OPERATOR_TOKEN`, or from the file that
     /// `mesh-runtime serve` leaves on its machine ([`operator_token_file`]).
@@ -125,6 +128,12 @@ impl Config {
         }
         if let Some(check) = set("MESH_HEALTH") {
             config.health = Some(check.trim().parse().map_err(|error| ConfigError::Health { check, error })?);
+        }
+        if let Some(servers) = set("MESH_DNS") {
+            let servers = servers
+                .split(',')
+                .map(|server| dns_server(server.trim()).ok_or_else(|| server.to_owned()));
+            config.dns = servers.collect::<Result<_, _>>().map_err(ConfigError::Dns)?;
         }
         Ok(config)
     }
@@ -179,6 +188,13 @@ impl Config {
         self
     }
 
+    /// Asks these servers of DNS where something outside the mesh is. Default: those of the system.
+    #[must_use]
+    pub fn dns(mut self, servers: impl Into<Vec<SocketAddr>>) -> Self {
+        self.dns = servers.into();
+        self
+    }
+
     /// How long [`Mesh::join`](crate::Mesh::join) tries to reach the control plane. Default 30 s.
     #[must_use]
     pub const fn join_timeout(mut self, timeout: Duration) -> Self {
@@ -192,6 +208,12 @@ impl Config {
         self.drain = deadline;
         self
     }
+}
+
+/// A server of DNS, at its usual port where none is said (RFC 1035 §4.2).
+fn dns_server(text: &str) -> Option<SocketAddr> {
+    let at_53 = |ip| SocketAddr::new(ip, 53);
+    text.parse().ok().or_else(|| text.parse().ok().map(at_53))
 }
 
 /// The operator's credential that is readable on this machine for the control plane at one of `control`: from
@@ -305,6 +327,9 @@ pub enum ConfigError {
         #[source]
         error: CheckError,
     },
+    /// No server of DNS.
+    #[error("MESH_DNS: {0:?} is not IP or IP:PORT; separate several by commas, as in 10.0.0.2,10.0.0.3:5353")]
+    Dns(String),
     /// Not 1 to 65,535.
     #[error("MESH_WEIGHT: {0:?} is not a whole number from 1 to 65535; 2 takes twice the calls of 1")]
     Weight(String),
@@ -379,6 +404,7 @@ mod tests {
             ("MESH_WEIGHT", "65536"),
             ("MESH_WEIGHT", "half"),
             ("MESH_HEALTH", "healthz"),
+            ("MESH_DNS", "10.0.0.2,dns.test"),
         ] {
             let error = read(&[(name, value), ("MESH_TOKEN", &good)]).unwrap_err().to_string();
             assert!(error.starts_with(name), "{name}={value}: {error}");
@@ -395,6 +421,13 @@ mod tests {
         let config = read(&[("MESH_TOKEN", &token)]).unwrap();
         assert_eq!((config.version.as_str(), config.zone.as_str()), ("", ""));
         assert_eq!(config.weight, NonZeroU16::MIN);
+    }
+
+    #[test]
+    fn servers_of_dns_are_told_with_or_without_a_port() {
+        let config = read(&[("MESH_TOKEN", &token()), ("MESH_DNS", "10.0.0.2, 10.0.0.3:5353,2001:db8::1")]).unwrap();
+        let servers = ["10.0.0.2:53", "10.0.0.3:5353", "[2001:db8::1]:53"].map(|server| server.parse().unwrap());
+        assert_eq!(config.dns, servers);
     }
 
     #[test]

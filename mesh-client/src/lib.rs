@@ -51,6 +51,7 @@ mod join;
 mod mesh;
 mod metrics;
 pub mod opaque;
+mod outside;
 pub mod policy;
 mod register;
 pub mod server;

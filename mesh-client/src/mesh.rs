@@ -22,6 +22,7 @@ use crate::health::{Checks, Inquire, Inside, Opaque};
 use crate::join::{self, JoinError};
 use crate::metrics::Metrics;
 use crate::opaque::{self, Arrival, Dialers};
+use crate::outside::Dns;
 use crate::policy::{Follower, Known};
 use crate::register::Registration;
 use crate::server::{Guard, HttpService, Limits, Server};
@@ -72,8 +73,16 @@ impl Mesh {
         let rotation = Arc::new(rotation);
         let control = Arc::new(Control::new(config.control.clone(), credentials.clone()));
         let (leave, mut left) = drain::channel();
-        let directory = Directory::new(Arc::clone(&control), config.state_dir.clone(), leave.watch());
         let policies = Follower::start(Arc::clone(&control), leave.watch());
+        let metrics = Arc::new(Metrics::new());
+        let directory = Directory::new(
+            Arc::clone(&control),
+            policies.clone(),
+            Dns::new(&config.dns),
+            Arc::clone(&metrics),
+            config.state_dir.clone(),
+            leave.watch(),
+        );
         let upkeep = Upkeep {
             config: config.clone(),
             source: Arc::clone(&source),
@@ -105,7 +114,7 @@ impl Mesh {
             dialers,
             services,
             policies,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             leave,
             naming,
         });

@@ -1,5 +1,6 @@
 //! What a member counts, as OpenMetrics text.
 
+use identity::ServiceName;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +14,7 @@ use crate::policy::Mode;
 pub(crate) struct Metrics {
     registry: Registry,
     denied: Family<Denied, Counter>,
+    lookups: Family<Lookup, Counter>,
 }
 
 /// A request that a policy denies.
@@ -23,16 +25,30 @@ struct Denied {
     mode: &'static str,
 }
 
+/// A question to DNS about something outside the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lookup {
+    /// The name that it is called by; there are as many as the document has.
+    service: String,
+    outcome: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("heddle_mesh"),
             denied: Family::default(),
+            lookups: Family::default(),
         };
         metrics.registry.register(
             "requests_denied",
             "Requests that a policy denies: refused where its mode is enforce, served where it is audit",
             metrics.denied.clone(),
+        );
+        metrics.registry.register(
+            "dns_lookups",
+            "Questions to DNS about what is outside the mesh: answered, or failed, after which the last answer is used",
+            metrics.lookups.clone(),
         );
         metrics
     }
@@ -43,6 +59,14 @@ impl Metrics {
             mode: mode.as_str(),
         };
         self.denied.get_or_create(&denied).inc();
+    }
+
+    pub(crate) fn looked_up(&self, service: &ServiceName, answered: bool) {
+        let lookup = Lookup {
+            service: service.to_string(),
+            outcome: if answered { "answered" } else { "failed" },
+        };
+        self.lookups.get_or_create(&lookup).inc();
     }
 
     pub(crate) fn text(&self) -> String {

@@ -5,7 +5,7 @@
 use mesh_client::policy::{Policies, Source};
 
 /// What only a document of the mesh has.
-const OF_THE_MESH: [&str; 3] = ["[[rules]]", "[services.", "\nto = ["];
+const OF_THE_MESH: [&str; 4] = ["[[rules]]", "[services.", "\nto = [", "[external."];
 
 #[test]
 fn every_example_of_the_documentation_compiles() {

@@ -1,8 +1,9 @@
 //! The document that is in force: applied as a whole or not at all, stored before it is acknowledged, and told to every member.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use identity::TrustDomain;
+use identity::{ServiceName, TrustDomain};
 use mesh_client::policy::{Diagnostics, MAX_DOCUMENT, Policies, Source};
 use tokio::sync::watch;
 
@@ -29,7 +30,10 @@ impl Applied {
     /// The document that `records` hold, or an empty one.
     pub(crate) async fn open(records: Records, trust_domain: TrustDomain) -> Result<Self, PolicyError> {
         let record = records.policy().await?.map(|(record, _)| record).unwrap_or_default();
-        let document = compile(record, &trust_domain).await.map_err(PolicyError::Stored)?;
+        // What is stored was compiled beside what was served then.
+        let document = compile(record, &trust_domain, BTreeSet::new())
+            .await
+            .map_err(PolicyError::Stored)?;
         Ok(Self {
             records,
             trust_domain,
@@ -47,8 +51,15 @@ impl Applied {
         self.current.subscribe()
     }
 
-    /// Puts a document in force and says its revision; a `dry_run` only finds its mistakes.
-    pub(crate) async fn apply(&self, name: String, text: String, dry_run: bool) -> Result<u64, PolicyError> {
+    /// Puts a document in force and says its revision; a `dry_run` only finds its mistakes, of which placing one of the services that are
+    /// `served` in the mesh outside of it is one.
+    pub(crate) async fn apply(
+        &self,
+        name: String,
+        text: String,
+        dry_run: bool,
+        served: BTreeSet<ServiceName>,
+    ) -> Result<u64, PolicyError> {
         let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
         let (revision, before) = match self.records.policy().await? {
             Some((record, bytes)) => (record.revision, Some(bytes)),
@@ -59,7 +70,9 @@ impl Applied {
             name,
             text,
         };
-        let document = compile(next, &self.trust_domain).await.map_err(PolicyError::Mistakes)?;
+        let document = compile(next, &self.trust_domain, served)
+            .await
+            .map_err(PolicyError::Mistakes)?;
         if dry_run {
             return Ok(revision);
         }
@@ -89,11 +102,15 @@ impl Applied {
 }
 
 /// Compiling a long document takes a while that no connection should wait for.
-async fn compile(record: PolicyRecord, trust_domain: &TrustDomain) -> Result<Document, Diagnostics> {
+async fn compile(
+    record: PolicyRecord,
+    trust_domain: &TrustDomain,
+    served: BTreeSet<ServiceName>,
+) -> Result<Document, Diagnostics> {
     let trust_domain = trust_domain.clone();
     let compiling = tokio::task::spawn_blocking(move || {
         let source = Source::new(record.name.clone(), record.text.clone());
-        let policies = Policies::compile(&source, &trust_domain)?;
+        let policies = Policies::compile_beside(&source, &trust_domain, &|service| served.contains(service))?;
         Ok(Document { record, policies })
     });
     compiling.await.expect("compiling a document does not panic")
@@ -134,7 +151,8 @@ mod tests {
     }
 
     async fn apply(applied: &Applied, text: &str) -> Result<u64, String> {
-        let result = applied.apply("mesh.toml".to_owned(), text.to_owned(), false).await;
+        let served = [ServiceName::new("accounts").unwrap()].into();
+        let result = applied.apply("mesh.toml".to_owned(), text.to_owned(), false, served).await;
         result.map_err(|error| error.to_string())
     }
 
@@ -147,17 +165,37 @@ mod tests {
         assert_eq!(
             mistakes,
             "mesh.toml:2:11: error: `alow` is no action\n  hint: did you mean `allow`?\n\
-             mesh.toml:3:2: error: unknown key `other`\n  hint: known here: policy, services, rules, routes"
+             mesh.toml:3:2: error: unknown key `other`\n  hint: known here: policy, external, services, rules, routes"
         );
         let current = applied.current();
         assert_eq!((current.record.revision, current.record.text.as_str()), (1, DENY));
     }
 
     #[tokio::test]
+    async fn a_service_that_is_served_cannot_be_placed_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let applied = open(&folder).await;
+        let outside = |name: &str| format!("[external.{name}]\nendpoints = [\"10.0.0.7:80\"]\n");
+        assert_eq!(
+            apply(&applied, &outside("accounts")).await.unwrap_err(),
+            "mesh.toml:1:11: error: `accounts` is a service of this mesh, and is called over mutual TLS\n  \
+             hint: choose another name for what is outside, or let the service leave first"
+        );
+        assert_eq!(apply(&applied, &outside("partner")).await, Ok(1));
+        assert!(applied.current().policies.is_external(&ServiceName::new("partner").unwrap()));
+    }
+
+    #[tokio::test]
     async fn a_dry_run_changes_nothing_either() {
         let folder = tempfile::tempdir().unwrap();
         let applied = open(&folder).await;
-        assert_eq!(applied.apply("a".to_owned(), DENY.to_owned(), true).await.unwrap(), 0);
+        assert_eq!(
+            applied
+                .apply("a".to_owned(), DENY.to_owned(), true, BTreeSet::new())
+                .await
+                .unwrap(),
+            0
+        );
         assert_eq!(applied.current().record, PolicyRecord::default());
     }
 

@@ -20,7 +20,7 @@ use super::load::{Entered, InFlight};
 use super::options::Affinity;
 use super::pool::{Connection, Pool};
 use super::service::{Target, View};
-use super::upstream::Upstream;
+use super::upstream::{Connections, Upstream};
 use super::{Shared, service_of};
 use crate::Deadline;
 use crate::caller;
@@ -247,7 +247,7 @@ impl Shared {
         let Ok(permit) = way.upstream.service.breaker.admit() else {
             return Ok(Attempted::nowhere(Error::new(Failure::Full, way.service())));
         };
-        let Some((picked, pool)) = self.choose(way, dead.last().or(tried), until).await else {
+        let Some((picked, connections)) = self.choose(way, dead.last().or(tried), until).await else {
             return Ok(Attempted::nowhere(self.nowhere(way)));
         };
         let target = picked.address().clone();
@@ -259,7 +259,7 @@ impl Shared {
         }
         // Only a call that may be tried again pays for a copy of the head, and only where the body can be sent again.
         let kept = if way.retries { spare(&request) } else { None };
-        let sending = send(&pool, request);
+        let sending = send(&connections, request);
         let sent = match until {
             Moment(u64::MAX) => Some(sending.await),
             _ => timeout_at(services.instant(until), sending).await.ok(),
@@ -280,7 +280,7 @@ impl Shared {
                 // The breaker is the service's, the body the caller's. Of the rest, a stream that is reset says something about one
                 // request; a connection that is gone, about the endpoint.
                 match broken.failure {
-                    Failure::Full | Failure::Body => {}
+                    Failure::Full | Failure::Body | Failure::Mismatch => {}
                     _ if is_gone => picked.finish(Outcome::Unreachable, services.now()),
                     _ => picked.finish(Outcome::Failure, services.now()),
                 }
@@ -320,7 +320,7 @@ impl Shared {
     }
 
     /// Chooses an endpoint, once the service is known.
-    async fn choose(&self, way: &Way, tried: Option<&Target>, until: Moment) -> Option<(Picked<Target>, Arc<Pool>)> {
+    async fn choose(&self, way: &Way, tried: Option<&Target>, until: Moment) -> Option<(Picked<Target>, Connections)> {
         let pick = || {
             let view = way.upstream.service.view(&self.services);
             let random = way.affinity.unwrap_or_else(rand::random);
@@ -375,16 +375,37 @@ impl Attempted {
 }
 
 /// A request that was lost on its way.
-struct Lost {
-    broken: Broken,
+pub(super) struct Lost {
+    pub(super) broken: Broken,
     /// The request, where nothing of it was sent.
-    unsent: Option<Request<Body>>,
+    pub(super) unsent: Option<Request<Body>>,
     /// Whether the connection is gone, or was never made.
-    is_gone: bool,
+    pub(super) is_gone: bool,
+}
+
+impl Lost {
+    pub(super) fn unsent(broken: Broken, request: Request<Body>) -> Box<Self> {
+        Box::new(Self {
+            broken,
+            unsent: Some(request),
+            is_gone: false,
+        })
+    }
+}
+
+/// Sends a request to an endpoint. How much is under way on its connection is counted where requests share one.
+async fn send(connections: &Connections, request: Request<Body>) -> Result<(Response<Incoming>, Option<Entered>), Box<Lost>> {
+    match connections {
+        Connections::Mesh(pool) => {
+            let (response, entered) = send_in_mesh(pool, request).await?;
+            Ok((response, Some(entered)))
+        }
+        Connections::Outside(pool) => Ok((pool.send(request).await?, None)),
+    }
 }
 
 /// Sends a request over one of the pool's connections.
-async fn send(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Incoming>, Entered), Box<Lost>> {
+async fn send_in_mesh(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Incoming>, Entered), Box<Lost>> {
     let connection: Arc<Connection> = match pool.connection().await {
         Ok(connection) => connection,
         Err(broken) => {
@@ -412,7 +433,7 @@ async fn send(pool: &Arc<Pool>, request: Request<Body>) -> Result<(Response<Inco
     }
 }
 
-fn spare(request: &Request<Body>) -> Option<Request<Body>> {
+pub(super) fn spare(request: &Request<Body>) -> Option<Request<Body>> {
     let body = request.body().again()?;
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = request.method().clone();
@@ -480,7 +501,7 @@ fn asks_for_rest(status: u16, headers: &HeaderMap) -> Option<Duration> {
 /// What routing's retry policy calls it; None where trying again does not help.
 const fn cause(broken: &Broken) -> Option<Cause> {
     match broken.failure {
-        Failure::Full => None,
+        Failure::Full | Failure::Mismatch => None,
         _ if broken.untouched => Some(Cause::ConnectFailure),
         Failure::Reset => Some(Cause::Reset),
         _ => None,
@@ -488,7 +509,7 @@ const fn cause(broken: &Broken) -> Option<Cause> {
 }
 
 /// Connection-specific fields have no place in HTTP/2 (RFC 9113 §8.2.2), nor has `host` beside `:authority`.
-fn fit_for_http2(headers: &mut HeaderMap) {
+pub(super) fn fit_for_http2(headers: &mut HeaderMap) {
     const HOP_BY_HOP: [HeaderName; 6] = [
         header::CONNECTION,
         HeaderName::from_static("keep-alive"),

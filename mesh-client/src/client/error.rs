@@ -3,6 +3,9 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use hyper_util::client::legacy;
+
+use super::outside::find;
 use crate::BoxError;
 use crate::discovery::Endpoint;
 use crate::tls;
@@ -176,6 +179,16 @@ impl Broken {
             failure,
             untouched: true,
             source: source.into(),
+        }
+    }
+
+    /// What hyper says about a request to somebody outside the mesh that was on its way.
+    pub(super) fn outside(error: legacy::Error) -> Self {
+        let (failure, untouched) = find::<hyper::Error>(&error).map_or((Failure::Reset, false), classify);
+        Self {
+            failure,
+            untouched,
+            source: error.into(),
         }
     }
 

@@ -35,12 +35,12 @@ impl Drop for Entered {
 /// A request that is under way: for its endpoint, by which the balancer chooses, for its connection, and for its service's breaker.
 pub(super) struct InFlight {
     _endpoint: Picked<Target>,
-    _connection: Entered,
+    _connection: Option<Entered>,
     _service: Permit,
 }
 
 impl InFlight {
-    pub(super) const fn new(endpoint: Picked<Target>, connection: Entered, service: Permit) -> Self {
+    pub(super) const fn new(endpoint: Picked<Target>, connection: Option<Entered>, service: Permit) -> Self {
         Self {
             _endpoint: endpoint,
             _connection: connection,

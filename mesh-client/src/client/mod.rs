@@ -1,10 +1,12 @@
-//! Calling: URL → service → route → snapshot → balancer → pooled connection → mutual TLS.
+//! Calling: URL → service → route → snapshot → balancer → pooled connection → mutual TLS, or however the document of the mesh says that
+//! somebody outside of it is spoken to.
 
 mod body;
 mod call;
 mod error;
 mod load;
 mod options;
+mod outside;
 mod pool;
 mod service;
 mod upstream;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::discovery::{Directory, Endpoint, Snapshot, Source};
+use crate::outside::Outward;
 use crate::policy::{Known, Policies, Routes};
 use crate::tls::{Credentials, Protocol};
 
@@ -97,13 +98,18 @@ impl Services {
         }
     }
 
-    /// The endpoints of a snapshot that are called by `protocol`, as a balancer takes them.
-    fn members(&self, snapshot: &Snapshot, protocol: Protocol) -> Vec<Member<Target>> {
+    /// The endpoints of a snapshot that are called by `protocol`, as a balancer takes them. A snapshot may be older than the document that
+    /// says whether the service is outside the mesh, and is not believed about that.
+    fn members(&self, snapshot: &Snapshot, protocol: Protocol, is_external: bool) -> Vec<Member<Target>> {
         let is_near = |endpoint: &Endpoint| !self.zone.is_empty() && endpoint.zone() == self.zone;
-        let members = snapshot.callable(protocol).map(|endpoint| Member {
+        let callable = snapshot.callable(protocol).filter(|one| one.is_external() == is_external);
+        let members = callable.map(|endpoint| Member {
             address: Target(endpoint.clone()),
             weight: endpoint.weight(),
-            distance: u16::from(!is_near(endpoint)),
+            distance: match endpoint.outward() {
+                Some(outward) => outward.rank,
+                None => u16::from(!is_near(endpoint)),
+            },
         });
         members.collect()
     }
@@ -138,13 +144,13 @@ pub(crate) struct View {
     pub(super) budgets: HashMap<Box<str>, Arc<RetryBudget>>,
 }
 
-/// An endpoint, known again by id and address.
+/// An endpoint, known again by id, address, and how it is spoken to: a connection that was made in another way is not its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Target(pub(crate) Endpoint);
 
 impl Target {
-    fn key(&self) -> (&str, &str) {
-        (self.0.id(), self.0.address())
+    fn key(&self) -> (&str, &str, Option<&Outward>) {
+        (self.0.id(), self.0.address(), self.0.outward())
     }
 }
 
@@ -158,7 +164,8 @@ impl Eq for Target {}
 
 impl Hash for Target {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        // Its place on a ring follows from who and where it is.
+        (self.0.id(), self.0.address()).hash(state);
     }
 }
 
@@ -214,8 +221,9 @@ impl Service {
         let connection = policies.connection(&self.name);
         self.breaker.limit(connection.breaker);
         let now = services.now();
-        let http = services.members(snapshot, Protocol::Http2);
-        let opaque = services.members(snapshot, Protocol::Tcp);
+        let is_external = policies.is_external(&self.name);
+        let http = services.members(snapshot, Protocol::Http2, is_external);
+        let opaque = services.members(snapshot, Protocol::Tcp, is_external);
         let routes = policies.routes(&id, &self.name);
         let budget = |name: &str, ratio: f64| match before.budgets.get(name) {
             Some(known) if known.ratio() == ratio => Arc::clone(known),

@@ -9,6 +9,7 @@ use routing::balance::{Balance, Balancer, Picked};
 use routing::policy::RetryBudget;
 
 use super::options::ClientOptions;
+use super::outside::OutsidePool;
 use super::pool::{Dial, Pool};
 use super::service::{Service, Services, Target, View};
 use crate::tls::ClientTls;
@@ -29,7 +30,16 @@ struct Current {
     generation: u64,
     /// By the version that they are for.
     balancers: Vec<(Option<Box<str>>, Balancer<Target>)>,
-    pools: HashMap<Target, Arc<Pool>>,
+    pools: HashMap<Target, Connections>,
+}
+
+/// The connections to one endpoint.
+#[derive(Clone)]
+pub(super) enum Connections {
+    /// Over mutual TLS, to the one identity that the service has.
+    Mesh(Arc<Pool>),
+    /// To somebody outside the mesh, who has none.
+    Outside(Arc<OutsidePool>),
 }
 
 impl Upstream {
@@ -60,7 +70,7 @@ impl Upstream {
         tried: Option<&Target>,
         now: Moment,
         random: u64,
-    ) -> Option<(Picked<Target>, Arc<Pool>)> {
+    ) -> Option<(Picked<Target>, Connections)> {
         let mut current = self.current();
         if current.generation < view.generation {
             current.follow(view);
@@ -71,10 +81,23 @@ impl Upstream {
             None => balancer.pick(now, random),
         }?;
         let target = picked.address().clone();
-        let new = || Pool::new(target.0.address().to_owned(), self.dial.clone());
-        let pool = current.pools.entry(target.clone()).or_insert_with(new);
-        let pool = Arc::clone(pool);
+        let pool = current
+            .pools
+            .entry(target.clone())
+            .or_insert_with(|| self.connections(&target));
+        let pool = pool.clone();
         Some((picked, pool))
+    }
+
+    fn connections(&self, target: &Target) -> Connections {
+        let address = target.0.address();
+        match target.0.outward() {
+            None => Connections::Mesh(Pool::new(address.to_owned(), self.dial.clone())),
+            Some(outward) => {
+                let (breaker, limit) = (Arc::clone(&self.dial.breaker), self.dial.connect_timeout);
+                Connections::Outside(Arc::new(OutsidePool::new(address, outward, breaker, limit)))
+            }
+        }
     }
 
     /// Whether any endpoint is known.

@@ -1,7 +1,8 @@
 //! Who serves what, where: snapshots of the endpoints of each service that is called, kept up to date by the control plane.
 //!
 //! A service is watched from its first use until a while after its last. The endpoints that were last known stay in use
-//! while the control plane is away; the watch resumes by itself from the revision that it had seen.
+//! while the control plane is away; the watch resumes by itself from the revision that it had seen. What the document of the mesh
+//! places outside of it is asked of the document and of DNS, and never of the registry.
 
 mod state;
 mod store;
@@ -9,6 +10,7 @@ mod watcher;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +21,9 @@ use tokio::sync::watch;
 
 use crate::control::Control;
 use crate::drain;
+use crate::metrics::Metrics;
+use crate::outside::{Dns, Outward};
+use crate::policy::Known;
 use crate::tls::Protocol;
 use store::Store;
 
@@ -41,6 +46,9 @@ struct Attributes {
     health: Health,
     #[serde(default)]
     expired: bool,
+    /// Where it is outside the mesh. Never saved: it is the document's to say.
+    #[serde(skip)]
+    outward: Option<Arc<Outward>>,
 }
 
 /// What the checks of its own member say of an endpoint.
@@ -89,6 +97,32 @@ impl From<v1::Health> for Health {
 }
 
 impl Endpoint {
+    /// One outside the mesh.
+    pub(crate) fn outside(address: SocketAddr, weight: u16, outward: Outward) -> Self {
+        Self(Arc::new(Attributes {
+            id: format!("external-{address}"),
+            address: address.to_string(),
+            protocol: outward.way.protocol(),
+            version: String::new(),
+            zone: String::new(),
+            weight,
+            health: Health::Unknown,
+            expired: false,
+            outward: Some(Arc::new(outward)),
+        }))
+    }
+
+    /// What there is to know of it where it is outside the mesh.
+    pub(crate) fn outward(&self) -> Option<&Outward> {
+        self.0.outward.as_deref()
+    }
+
+    /// Whether it is outside the mesh, and so has no identity there.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        self.0.outward.is_some()
+    }
+
     /// Unique for the life of its registration.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -101,7 +135,8 @@ impl Endpoint {
         &self.0.address
     }
 
-    /// What it speaks inside TLS.
+    /// What it speaks inside TLS. Of one outside the mesh, by what it is called: by requests, whichever version of HTTP it speaks, or by
+    /// connections.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.0.protocol
@@ -154,6 +189,8 @@ pub enum Source {
     Saved,
     /// The control plane, lately or a while ago.
     Control,
+    /// The document of the mesh, and DNS where that names it: it is outside the mesh.
+    External,
 }
 
 /// The endpoints of a service at one time, ordered by id.
@@ -166,6 +203,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    const fn unknown() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            source: Source::Unknown,
+        }
+    }
+
     /// The endpoints to call by `protocol`: those that serve, or all of them where none says that it does. Checks that fail everywhere
     /// at once say more about the checks than about the endpoints, and a call that may fail is better than one that must.
     pub fn callable(&self, protocol: Protocol) -> impl Iterator<Item = &Endpoint> {
@@ -184,6 +228,10 @@ type Published = watch::Sender<Arc<Snapshot>>;
 /// The snapshots of every service that is watched.
 pub(crate) struct Directory {
     control: Arc<Control>,
+    /// What is outside the mesh is said there.
+    policies: Known,
+    dns: Dns,
+    metrics: Arc<Metrics>,
     store: Option<Store>,
     leave: drain::Watch,
     /// Watches live on the runtime that joined, whichever runtime asks first.
@@ -192,9 +240,19 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(control: Arc<Control>, state_dir: Option<PathBuf>, leave: drain::Watch) -> Arc<Self> {
+    pub(crate) fn new(
+        control: Arc<Control>,
+        policies: Known,
+        dns: Dns,
+        metrics: Arc<Metrics>,
+        state_dir: Option<PathBuf>,
+        leave: drain::Watch,
+    ) -> Arc<Self> {
         Arc::new(Self {
             control,
+            policies,
+            dns,
+            metrics,
             store: state_dir.map(Store::new),
             leave,
             runtime: tokio::runtime::Handle::current(),
@@ -208,11 +266,7 @@ impl Directory {
         if let Some(published) = watched.get(service) {
             return published.subscribe();
         }
-        let unknown = Snapshot {
-            endpoints: Vec::new(),
-            source: Source::Unknown,
-        };
-        let (published, receiver) = watch::channel(Arc::new(unknown));
+        let (published, receiver) = watch::channel(Arc::new(Snapshot::unknown()));
         let published = Arc::new(published);
         watched.insert(service.clone(), Arc::clone(&published));
         self.runtime.spawn(watcher::run(Arc::clone(self), service.clone(), published));
@@ -249,6 +303,7 @@ mod tests {
             weight: 1,
             health,
             expired: false,
+            outward: None,
         }))
     }
 

@@ -124,6 +124,7 @@ fn usable(endpoint: v1::Endpoint) -> Option<Endpoint> {
         weight: u16::try_from(endpoint.weight.max(1)).unwrap_or(u16::MAX),
         health,
         expired: false,
+        outward: None,
     })))
 }
 

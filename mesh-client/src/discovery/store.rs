@@ -81,6 +81,7 @@ mod tests {
             weight: 1,
             health: Health::NotServing,
             expired: false,
+            outward: None,
         }))
     }
 

@@ -1,18 +1,21 @@
 //! The task that watches one service.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use identity::ServiceName;
 use mesh_api::v1;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::Streaming;
 
 use super::state::State;
 use super::{Directory, Endpoint, Published, Snapshot, Source};
 use crate::backoff::Backoff;
 use crate::control;
+use crate::outside::{self, External};
+use crate::policy::Known;
 
 /// How long a service that nobody calls is still watched.
 const LINGER: Duration = Duration::from_secs(60);
@@ -25,7 +28,7 @@ pub(super) async fn run(directory: Arc<Directory>, service: ServiceName, publish
     tokio::select! {
         () = leave.started() => {}
         () = until_idle(&directory, &service, &published) => {}
-        () = watch(&directory, &service, &published) => {}
+        never = watch(&directory, &service, &published) => match never {},
     }
 }
 
@@ -39,7 +42,60 @@ async fn until_idle(directory: &Directory, service: &ServiceName, published: &Pu
     }
 }
 
-async fn watch(directory: &Directory, service: &ServiceName, published: &Published) {
+/// Publishes what is known of `service`, from whoever knows it: the document where that places it outside the mesh, else the
+/// control plane. What one of them said is forgotten before the other is asked.
+async fn watch(directory: &Directory, service: &ServiceName, published: &Published) -> Infallible {
+    let mut policies = directory.policies.clone();
+    let mut patience = Instant::now() + PATIENCE;
+    // Without a document nothing is outside; where none comes, the mesh goes on with what it knew.
+    let _ = timeout_at(patience, policies.wait_for(Option::is_some)).await;
+    loop {
+        let external = external(&mut policies, service);
+        match &external {
+            Some(entry) => tokio::select! {
+                () = moved(&mut policies, service, external.as_ref()) => {}
+                () = watch_outside(directory, service, entry, published) => {}
+            },
+            None => tokio::select! {
+                () = moved(&mut policies, service, None) => {}
+                () = watch_control(directory, service, published, patience) => {}
+            },
+        }
+        published.send_replace(Arc::new(Snapshot::unknown()));
+        patience = Instant::now() + PATIENCE;
+    }
+}
+
+/// Where the document places `service`, if it is outside the mesh.
+fn external(policies: &mut Known, service: &ServiceName) -> Option<External> {
+    let policies = policies.borrow_and_update();
+    policies.as_ref()?.external(service).cloned()
+}
+
+/// Ready when the document places `service` elsewhere.
+async fn moved(policies: &mut Known, service: &ServiceName, from: Option<&External>) {
+    loop {
+        if policies.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if external(policies, service).as_ref() != from {
+            return;
+        }
+    }
+}
+
+async fn watch_outside(directory: &Directory, service: &ServiceName, entry: &External, published: &Published) {
+    let publish = |endpoints| {
+        published.send_replace(Arc::new(Snapshot {
+            endpoints,
+            source: Source::External,
+        }));
+    };
+    let count = |answered| directory.metrics.looked_up(service, answered);
+    outside::follow(service, entry, || directory.dns.ask(&entry.place), count, publish).await;
+}
+
+async fn watch_control(directory: &Directory, service: &ServiceName, published: &Published, patience: Instant) {
     let mut state = State::default();
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
@@ -47,7 +103,7 @@ async fn watch(directory: &Directory, service: &ServiceName, published: &Publish
             let mut following = pin!(follow(directory, service, published, &mut state, &mut backoff));
             tokio::select! {
                 ended = following.as_mut() => ended,
-                () = sleep(PATIENCE) => {
+                () = sleep_until(patience) => {
                     fall_back(directory, service, published);
                     following.await
                 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::{Refusal, Stream, Verdict, prepare};
 use crate::drain;
@@ -40,7 +41,7 @@ impl Arrival {
     pub async fn accept(mut self) -> io::Result<Stream> {
         self.say(Verdict::Ready).await?;
         Ok(Stream {
-            tls: self.stream.into(),
+            io: Either::Left(self.stream.into()),
             held: None,
             revoked: Box::pin(std::future::pending()),
         })

@@ -14,10 +14,12 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::{Held, Refusal, Stream, Verdict, prepare};
 use crate::client::{Broken, Called, Error, Failure, Services, Target};
 use crate::discovery::Endpoint;
+use crate::outside::{Io, Outward};
 use crate::tls::{self, ClientTls, Protocol, TlsError};
 
 /// Endpoints that one connection is tried at.
@@ -67,15 +69,18 @@ impl Dialers {
             };
             let target = picked.address().clone();
             let broken = match dialer.dial(&target.0).await {
-                Ok((tls, peer)) => {
+                Ok((io, peer)) => {
                     picked.answered(Outcome::Success, self.services.now());
                     return Ok(Stream {
-                        tls: tls.into(),
+                        io,
                         held: Some(Held {
                             endpoint: picked,
                             _connected: connected,
                         }),
-                        revoked: Box::pin(self.services.credentials().clone().revoked(peer)),
+                        revoked: match peer {
+                            Some(peer) => Box::pin(self.services.credentials().clone().revoked(peer)),
+                            None => Box::pin(std::future::pending()),
+                        },
                     });
                 }
                 Err(broken) => broken,
@@ -151,8 +156,16 @@ impl Dialer {
         }
     }
 
-    /// A connection on which the peer is ready, and the serial number of its SVID.
-    async fn dial(&self, endpoint: &Endpoint) -> Result<(TlsStream<TcpStream>, Vec<u8>), Broken> {
+    /// A connection on which the peer is ready, and the serial number of its SVID where it has one.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<(Io, Option<Vec<u8>>), Broken> {
+        if let Some(outward) = endpoint.outward() {
+            return Ok((dial_outside(endpoint.address(), outward).await?, None));
+        }
+        let (stream, peer) = self.dial_in_mesh(endpoint).await?;
+        Ok((Either::Left(stream.into()), Some(peer)))
+    }
+
+    async fn dial_in_mesh(&self, endpoint: &Endpoint) -> Result<(TlsStream<TcpStream>, Vec<u8>), Broken> {
         let connected = async {
             let stream = TcpStream::connect(endpoint.address()).await.map_err(TlsError::Connect)?;
             prepare(&stream);
@@ -161,14 +174,7 @@ impl Dialer {
             Ok((stream, peer))
         };
         let connected = timeout(CONNECT, connected).await.unwrap_or(Err(TlsError::Timeout(CONNECT)));
-        let (mut stream, peer) = connected.map_err(|error: TlsError| {
-            let failure = if error.is_identity() {
-                Failure::Identity
-            } else {
-                Failure::Connect
-            };
-            Broken::before(failure, error)
-        })?;
+        let (mut stream, peer) = connected.map_err(not_connected)?;
         match timeout(VERDICT, stream.read_u8()).await {
             Ok(Ok(byte)) => match Verdict::of(byte) {
                 Some(Verdict::Ready) => Ok((stream, peer)),
@@ -183,6 +189,29 @@ impl Dialer {
             Err(_) => Err(Broken::before(Failure::Timeout, format!("no verdict within {VERDICT:?}"))),
         }
     }
+}
+
+/// A connection to somebody outside the mesh, who says no verdict.
+async fn dial_outside(address: &str, outward: &Outward) -> Result<Io, Broken> {
+    let connecting = timeout(CONNECT, outward.way.connect(address));
+    let io = connecting
+        .await
+        .unwrap_or(Err(TlsError::Timeout(CONNECT)))
+        .map_err(not_connected)?;
+    match &io {
+        Either::Left(tls) => prepare(tls.get_ref().0),
+        Either::Right(plain) => prepare(plain),
+    }
+    Ok(io)
+}
+
+fn not_connected(error: TlsError) -> Broken {
+    let failure = if error.is_identity() {
+        Failure::Identity
+    } else {
+        Failure::Connect
+    };
+    Broken::before(failure, error)
 }
 
 const fn failure_of(refusal: Refusal) -> Failure {

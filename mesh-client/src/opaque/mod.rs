@@ -3,7 +3,8 @@
 //! One connection of a program is one connection of the mesh, so that a peer that reads slowly holds up nobody else, and the end of one
 //! direction is passed on as that. Inside TLS the end that was called says one byte first, and only then the bytes are the
 //! programs': what comes before says whether there is somebody to talk to, so that a refusal is told from a program that hangs up, and
-//! another endpoint can be tried, since nothing of the caller's was sent.
+//! another endpoint can be tried, since nothing of the caller's was sent. What the document of the mesh places outside of it is connected to
+//! as that says, in plain text or over TLS, and says no such byte.
 //!
 //! | byte | what it says |
 //! |---|---|
@@ -45,7 +46,6 @@ use routing::policy::Connected;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 pub use accept::Arrival;
 pub(crate) use accept::Hall;
@@ -53,11 +53,12 @@ pub(crate) use dial::Dialers;
 
 use crate::client::Target;
 use crate::discovery::Endpoint;
+use crate::outside::Io;
 
 /// An opaque connection. Shutting it down ends what is written, and the other direction goes on; dropping it before that tells the peer
 /// that it broke off.
 pub struct Stream {
-    tls: TlsStream<TcpStream>,
+    io: Io,
     held: Option<Held>,
     revoked: Revoked,
 }
@@ -156,31 +157,31 @@ fn prepare(stream: &TcpStream) {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.believed(cx)?;
-        Pin::new(&mut self.tls).poll_read(cx, buffer)
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.believed(cx)?;
-        Pin::new(&mut self.tls).poll_write(cx, bytes)
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.believed(cx)?;
-        Pin::new(&mut self.tls).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -12,8 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::access::{Action, Mode, Rule};
+use super::external::RawExternal;
 use super::health::RawHealth;
 use super::{Default, MAX_DOCUMENT, Policies, Scoped, traffic};
+use crate::outside::External;
 
 #[derive(Debug, std::default::Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +57,33 @@ impl RawService {
             zone: self.zone.as_ref(),
         }
     }
+
+    /// Whether all of it means something of a service that is outside the mesh.
+    fn fits_outside(&self, name: &Spanned<String>, diagnostics: &mut Diagnostics) {
+        let mut useless = |span, key, why| {
+            let name = name.get_ref();
+            diagnostics
+                .error(span, format!("`{key}` has no effect: `{name}` is outside the mesh"))
+                .hint(why);
+        };
+        if self.policy.is_some() {
+            useless(
+                name.span(),
+                "policy",
+                "a policy is held to by the service that is called, which has to be in the mesh",
+            );
+        }
+        if let Some(health) = &self.health {
+            useless(
+                health.span(),
+                "health",
+                "services check themselves; `outlier` leaves out who fails those that call",
+            );
+        }
+        if let Some(zone) = &self.zone {
+            useless(zone.span(), "zone", "what is outside says of no zone; take it out");
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,13 +106,22 @@ pub(super) type Texts = Spanned<Vec<Spanned<String>>>;
 /// The longest name of a rule: it is a label of metrics and stands in every line of log about it.
 pub(super) const MAX_NAME: usize = 128;
 
-pub(super) fn compile(source: &Source, trust_domain: &TrustDomain) -> Result<Policies, Diagnostics> {
+pub(super) fn compile(
+    source: &Source,
+    trust_domain: &TrustDomain,
+    is_served: &dyn Fn(&ServiceName) -> bool,
+) -> Result<Policies, Diagnostics> {
     let mut diagnostics = Diagnostics::new(source);
-    let policies = read(source, trust_domain, &mut diagnostics);
+    let policies = read(source, trust_domain, is_served, &mut diagnostics);
     diagnostics.into_result(policies)
 }
 
-fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnostics) -> Option<Policies> {
+fn read(
+    source: &Source,
+    trust_domain: &TrustDomain,
+    is_served: &dyn Fn(&ServiceName) -> bool,
+    diagnostics: &mut Diagnostics,
+) -> Option<Policies> {
     if source.text.len() > MAX_DOCUMENT {
         diagnostics.error(0..0, format!("the document is longer than {MAX_DOCUMENT} bytes"));
         return None;
@@ -104,13 +142,17 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
         None => Some(Default::default()),
     };
     let usual = default.unwrap_or_default();
+    let external = externals(&mut document, is_served, diagnostics);
     let (mut services, mut health) = (BTreeMap::new(), BTreeMap::new());
     let mut connections = BTreeMap::new();
-    for (name, section) in document.named("services", diagnostics) {
-        let name = service_name(&name, diagnostics);
+    for (place, section) in document.named("services", diagnostics) {
+        let name = service_name(&place, diagnostics);
         let Some(raw) = section.read::<RawService>(diagnostics) else {
             continue;
         };
+        if name.as_ref().is_some_and(|name| external.contains_key(name)) {
+            raw.value.fits_outside(&place, diagnostics);
+        }
         if let (Some(name), Some(connection)) = (&name, raw.value.connection().compile(Kind::Service, diagnostics)) {
             connections.insert(name.clone(), connection);
         }
@@ -145,6 +187,16 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
                 .error(span, "the rule asks about an end user, and nobody is believed about those")
                 .hint("name who verifies them in [policy], as in handoffs = [\"ingress\"]");
         }
+        for to in raw.value.to.iter().flat_map(|to| to.get_ref()) {
+            if ServiceName::new(to.get_ref()).is_ok_and(|name| external.contains_key(&name)) {
+                diagnostics
+                    .error(
+                        to.span(),
+                        format!("the rule protects nothing: `{}` is outside the mesh", to.get_ref()),
+                    )
+                    .hint("a rule is held to by the service that is called, which has to be in the mesh");
+            }
+        }
         if let Some(rule) = raw.value.compile(trust_domain, diagnostics) {
             spans.push(name.span());
             rules.push(rule);
@@ -152,13 +204,14 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
     }
     let routes = document.list("routes", diagnostics);
     document.finish(diagnostics);
-    let routes = traffic::routes(routes, trust_domain, diagnostics);
+    let routes = traffic::routes(routes, trust_domain, &external, diagnostics);
     let policies = Policies {
         default: default?,
         services,
         health,
         rules,
         connections,
+        external,
         routes: routes?,
         handoffs: handoffs?.into(),
     };
@@ -176,6 +229,30 @@ fn read(source: &Source, trust_domain: &TrustDomain, diagnostics: &mut Diagnosti
         }
     }
     Some(policies)
+}
+
+/// What is outside the mesh.
+fn externals(
+    document: &mut Document<'_>,
+    is_served: &dyn Fn(&ServiceName) -> bool,
+    diagnostics: &mut Diagnostics,
+) -> BTreeMap<ServiceName, External> {
+    let mut external = BTreeMap::new();
+    for (place, section) in document.named("external", diagnostics) {
+        let name = service_name(&place, diagnostics);
+        let raw = section.read::<RawExternal>(diagnostics);
+        let entry = raw.and_then(|raw| raw.value.compile(&place, raw.whole, diagnostics));
+        if let Some(name) = name.as_ref().filter(|name| is_served(name)) {
+            diagnostics
+                .error(
+                    place.span(),
+                    format!("`{name}` is a service of this mesh, and is called over mutual TLS"),
+                )
+                .hint("choose another name for what is outside, or let the service leave first");
+        }
+        external.extend(name.zip(entry));
+    }
+    external
 }
 
 impl Policies {
@@ -266,7 +343,12 @@ fn action(text: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<Actio
     )
 }
 
-fn one_of<T: Copy>(what: &str, text: &Spanned<String>, known: &[(&str, T)], diagnostics: &mut Diagnostics) -> Option<T> {
+pub(super) fn one_of<T: Copy>(
+    what: &str,
+    text: &Spanned<String>,
+    known: &[(&str, T)],
+    diagnostics: &mut Diagnostics,
+) -> Option<T> {
     if let Some((_, value)) = known.iter().find(|(name, _)| name == text.get_ref()) {
         return Some(*value);
     }

@@ -28,6 +28,7 @@
 
 mod access;
 mod document;
+mod external;
 mod follow;
 mod health;
 mod routes;
@@ -39,6 +40,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use identity::{ServiceName, SpiffeId, TrustDomain};
+use routing::balance::ZoneSettings;
 pub use routing::config::{Diagnostics, Source};
 use routing::upstream::{ConnectionPolicy, Kind};
 
@@ -47,6 +49,7 @@ pub(crate) use follow::{Follower, Known};
 pub(crate) use routes::{Destination, Plan, Routes};
 
 use crate::health::Check;
+use crate::outside::External;
 use access::Rule;
 use routes::ScopedRoute;
 
@@ -61,6 +64,8 @@ pub struct Policies {
     health: BTreeMap<ServiceName, Check>,
     rules: Vec<Scoped>,
     connections: BTreeMap<ServiceName, ConnectionPolicy>,
+    /// What is outside the mesh.
+    external: BTreeMap<ServiceName, External>,
     routes: Vec<ScopedRoute>,
     /// Who is believed about end users.
     handoffs: Arc<[SpiffeId]>,
@@ -97,7 +102,30 @@ impl Policies {
     /// # Errors
     /// Every mistake of the document at once, each with its place and its mend.
     pub fn compile(source: &Source, trust_domain: &TrustDomain) -> Result<Self, Diagnostics> {
-        document::compile(source, trust_domain)
+        Self::compile_beside(source, trust_domain, &|_| false)
+    }
+
+    /// The same beside services that are served in the mesh, none of which may be placed outside of it.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_beside(
+        source: &Source,
+        trust_domain: &TrustDomain,
+        is_served: &dyn Fn(&ServiceName) -> bool,
+    ) -> Result<Self, Diagnostics> {
+        document::compile(source, trust_domain, is_served)
+    }
+
+    /// Whether `service` is outside the mesh: a member can neither be it nor take its calls.
+    #[must_use]
+    pub fn is_external(&self, service: &ServiceName) -> bool {
+        self.external.contains_key(service)
+    }
+
+    /// Where `service` is, and how it is spoken to, if it is outside the mesh.
+    pub(crate) fn external(&self, service: &ServiceName) -> Option<&External> {
+        self.external.get(service)
     }
 
     /// The check that the members of `service` make of it, where the document says one.
@@ -122,7 +150,12 @@ impl Policies {
     /// How the endpoints of `service` are used by whoever calls it.
     pub(crate) fn connection(&self, service: &ServiceName) -> ConnectionPolicy {
         let own = self.connections.get(service).cloned();
-        own.unwrap_or_else(|| ConnectionPolicy::usual(Kind::Service))
+        let mut connection = own.unwrap_or_else(|| ConnectionPolicy::usual(Kind::Service));
+        if self.is_external(service) {
+            // > A client MUST attempt to contact the target host with the lowest-numbered priority it can reach (RFC 2782)
+            connection.balancing.zone = Some(ZoneSettings { overflow: u32::MAX });
+        }
+        connection
     }
 
     /// Where the calls of `caller` to `service` go.

@@ -1,5 +1,6 @@
 //! `[[routes]]`: where calls go, compiled with every mistake told at its place.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use super::document::{MAX_NAME, Texts, principal, service_name};
 use super::routes::{Backend, Destination, Mirror, RoutePolicy, ScopedRoute};
+use crate::outside::External;
 
 /// One of `[[routes]]`.
 #[derive(Debug, Deserialize)]
@@ -61,6 +63,7 @@ const MAX_MIRRORS: usize = 4;
 pub(super) fn routes(
     sections: Vec<Section<'_>>,
     trust_domain: &TrustDomain,
+    external: &BTreeMap<ServiceName, External>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<ScopedRoute>> {
     let mut routes = Vec::new();
@@ -83,6 +86,7 @@ pub(super) fn routes(
             whole = false;
         }
         names.push(name);
+        whole &= read.value.stays_encrypted(external, diagnostics);
         let of = read.value.matches.as_ref().map_or_else(|| vec![place], OneOrMany::spans);
         match read.value.compile(trust_domain, diagnostics) {
             Some(route) => {
@@ -201,6 +205,35 @@ impl RawRoute {
             from: from?,
             route,
         })
+    }
+
+    /// Whether no call that its caller makes over TLS is led to where there is none.
+    fn stays_encrypted(&self, external: &BTreeMap<ServiceName, External>, diagnostics: &mut Diagnostics) -> bool {
+        let of = |text: &Spanned<String>| external.get(text.get_ref().as_str());
+        let is_plain = |text: &&Spanned<String>| of(text).is_some_and(|external| external.way.tls.is_none());
+        let Some(called) = self.to.get_ref().iter().find(|to| !is_plain(to)) else {
+            return true;
+        };
+        let split = self.split.iter().flat_map(|split| split.get_ref());
+        let mirrors = self.mirror.iter().flat_map(|mirrors| &mirrors.0);
+        let led = self
+            .service
+            .iter()
+            .chain(split.filter_map(|share| share.get_ref().service.as_ref()))
+            .chain(mirrors.filter_map(|mirror| mirror.get_ref().service.as_ref()));
+        let plain: Vec<_> = led.filter(is_plain).collect();
+        for to in &plain {
+            let (to, called, span) = (to.get_ref(), called.get_ref(), to.span());
+            diagnostics
+                .error(
+                    span,
+                    format!("calls to `{called}` are encrypted, and `{to}` is outside the mesh and without TLS"),
+                )
+                .hint(format!(
+                    "add tls = true to [external.{to}], or let callers call `{to}` itself"
+                ));
+        }
+        plain.is_empty()
     }
 
     /// What its calls have to look like; any call where nothing is said.

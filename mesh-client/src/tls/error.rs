@@ -26,6 +26,11 @@ pub enum TlsError {
     /// The peer does not say that it speaks the protocol that was asked for.
     #[error("the peer did not agree by ALPN to speak `{0}`")]
     Alpn(&'static str),
+    /// Nobody is trusted to say who somebody outside the mesh is.
+    #[error(
+        "this system trusts no certificate authorities; install them (ca-certificates), or name some: ca = \"…\" in the document"
+    )]
+    NoAuthorities,
     /// The peer did not finish its handshake in time.
     #[error("the TLS handshake did not finish within {0:?}")]
     Timeout(std::time::Duration),
@@ -39,7 +44,7 @@ impl TlsError {
             Self::Svid(_) => true,
             Self::Rustls(error) => refuses_identity(error),
             Self::Handshake(error) => of_io(error).is_some_and(refuses_identity),
-            Self::Key(_) | Self::Connect(_) | Self::Alpn(_) | Self::Timeout(_) => false,
+            Self::Key(_) | Self::Connect(_) | Self::Alpn(_) | Self::NoAuthorities | Self::Timeout(_) => false,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod control;
+pub mod dns;
 pub mod served;
 
 use std::future::Future;

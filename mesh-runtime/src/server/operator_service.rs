@@ -75,7 +75,10 @@ impl Operator for OperatorService {
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let v1::ApplyRequest { name, text, dry_run } = request.into_inner();
-        let answer = match self.shared.policies.apply(name, text, dry_run).await {
+        let registrations = self.shared.registrar.list(None).await?;
+        let served = registrations.iter().map(|one| ServiceName::new(&one.endpoint.service));
+        let served = served.filter_map(Result::ok).collect();
+        let answer = match self.shared.policies.apply(name, text, dry_run, served).await {
             Ok(revision) => v1::ApplyResponse {
                 revision,
                 mistakes: String::new(),

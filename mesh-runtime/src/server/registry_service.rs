@@ -39,6 +39,13 @@ impl Registry for RegistryService {
             .endpoint
             .ok_or_else(|| Status::invalid_argument("there is no endpoint"))?;
         let endpoint = Endpoint::try_from(endpoint).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if self.shared.policies.current().policies.is_external(&speaker) {
+            let refusal = format!(
+                "the document of the mesh places `{speaker}` outside of it: take [external.{speaker}] out (mesh-runtime apply), or serve by \
+                 another name"
+            );
+            return Err(Status::failed_precondition(refusal));
+        }
         let id = endpoint.id.clone();
         let lease = self.shared.registrar.register(speaker, endpoint).await?;
         Ok(Response::new(lease_of(id, lease)))
