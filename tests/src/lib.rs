@@ -3,5 +3,6 @@
 pub mod bank;
 pub mod eventually;
 pub mod http;
+pub mod network;
 pub mod process;
 pub mod upstream;

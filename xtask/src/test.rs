@@ -3,6 +3,7 @@
 mod databases;
 mod hosts;
 mod issuers;
+mod network;
 
 use std::path::Path;
 use std::process::Command;
@@ -31,6 +32,7 @@ pub(crate) fn every_test(component: &Path, plain: &Path) -> Result<()> {
     // Suites start the workspace's programs; `cargo test` alone builds only those of packages that have suites themselves. Built
     // together with the tests, so that both have the same features and nothing is built twice.
     let (issuers, databases) = (issuers::ready()?, databases::ready()?);
+    network::ready()?;
     let mut cargo = native("build");
     run::loudly(
         "building the programs and the tests",
