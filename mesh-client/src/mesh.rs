@@ -4,14 +4,13 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fmt, io};
 
 use http::Response;
 use identity::{ServiceName, ServiceNameError, SpiffeId};
 use mesh_api::v1;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::client::{self, Client, ClientOptions, ResponseBody, Services};
 use crate::config::Config;
@@ -29,9 +28,6 @@ use crate::server::{Guard, HttpService, Limits, Server};
 use crate::source::{self, Source};
 use crate::tls::{Credentials, Protocol, Rotation, ServerTls};
 use crate::upkeep::Upkeep;
-
-/// How long watchers are given to hear that an endpoint is gone before it stops to accept.
-const SETTLE: Duration = Duration::from_millis(250);
 
 /// A member of a mesh. Clones are the same member; when the last one is dropped, it leaves.
 #[derive(Clone)]
@@ -278,8 +274,8 @@ impl Listening {
     ///
     /// Nobody is let in before the policy of the mesh is known.
     ///
-    /// The order of the drain: deregister, so that peers hear of it; serve on while they do; stop accepting and send GOAWAY; finish
-    /// what is in flight. What is left at the deadline, counted from the beginning of the drain, is cut off.
+    /// The order of the drain: deregister, so that peers hear of it; serve on until they have ([`Limits::settle`]); stop accepting and
+    /// send GOAWAY; finish what is in flight. What is left at the deadline, counted from the beginning of the drain, is cut off.
     ///
     /// # Errors
     /// [`ServeError::Refused`] where the control plane will not have the endpoint. One that cannot be reached is waited for while
@@ -337,7 +333,7 @@ impl Listening {
             endpoint: self.endpoint(protocol),
             health: told,
         };
-        let deadline = self.server.drain();
+        let (deadline, settle) = (self.server.drain(), self.server.settle());
         let (stop, stopping) = drain::channel();
         let mut serving = pin!(serve(self.server.guarded(guard.clone()), stopping));
         tracing::info!(service = %self.name, address = %self.address, "serving");
@@ -352,13 +348,9 @@ impl Listening {
         tracing::info!(service = %self.name, "draining");
         let deadline = Instant::now() + deadline;
         if ended.is_ok() {
-            let goodbye = async {
-                registration.end().await;
-                sleep(SETTLE).await;
-            };
             tokio::select! {
                 () = serving.as_mut() => {}
-                _ = timeout_at(deadline, goodbye) => {}
+                _ = timeout_at(deadline, registration.end(settle)) => {}
                 never = guard.follow(known.clone()) => match never {},
             }
         }

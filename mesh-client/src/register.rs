@@ -17,6 +17,8 @@ use crate::discovery::Health;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a registration may take to be acknowledged.
 const REGISTER: Duration = Duration::from_secs(5);
+/// How long peers are given to hear that an endpoint is gone where the control plane does not know how to wait for them.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// The registration of one endpoint.
 pub(crate) struct Registration {
@@ -101,15 +103,34 @@ impl Registration {
         }
     }
 
-    /// Says goodbye.
-    pub(crate) async fn end(&self) {
+    /// Says goodbye, and waits until everybody who may call has heard it, for as long as `settle`.
+    pub(crate) async fn end(&self, settle: Duration) {
+        // Two questions, so that a control plane that is away is not waited for as if it waited for others.
+        if let Err(error) = self.deregister(Duration::ZERO).await {
+            tracing::warn!(error, "the endpoint could not be deregistered; its lease will end");
+            return;
+        }
+        tracing::info!(id = self.endpoint.id, "the endpoint is deregistered");
+        match self.deregister(settle).await {
+            Ok(v1::DeregisterResponse { waited: false, .. }) => sleep(SETTLE.min(settle)).await,
+            Ok(v1::DeregisterResponse { unheard: 0, .. }) => tracing::info!("everybody who watches has heard of it"),
+            Ok(v1::DeregisterResponse { unheard, .. }) => {
+                tracing::warn!(unheard, limit = ?settle, "not everybody who watches has heard of it, and they are waited for no longer");
+            }
+            Err(error) => tracing::warn!(error, "whether everybody has heard of it is not known"),
+        }
+    }
+
+    /// The control plane's answer, once everybody has heard or `wait` is over.
+    async fn deregister(&self, wait: Duration) -> Result<v1::DeregisterResponse, String> {
         let request = v1::DeregisterRequest {
             endpoint_id: self.endpoint.id.clone(),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         };
-        match timeout(GOODBYE, self.control.registry().deregister(request)).await {
-            Ok(Ok(_)) => tracing::info!(id = self.endpoint.id, "the endpoint is deregistered"),
-            Ok(Err(status)) => tracing::warn!(error = control::describe(&status), "the endpoint could not be deregistered"),
-            Err(_) => tracing::warn!("the control plane did not answer; the lease of the endpoint will end"),
+        match timeout(wait + GOODBYE, self.control.registry().deregister(request)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(control::describe(&status)),
+            Err(_) => Err("the control plane did not answer".to_owned()),
         }
     }
 }

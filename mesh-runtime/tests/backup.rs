@@ -85,6 +85,7 @@ async fn a_watcher_that_has_seen_more_than_the_backup_is_told_everything_anew() 
         let request = v1::WatchRequest {
             services: vec![],
             resume,
+            ..Default::default()
         };
         let mut watch = member.registry().watch(request).await.unwrap().into_inner();
         watch.message().await.unwrap().unwrap()

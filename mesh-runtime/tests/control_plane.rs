@@ -94,7 +94,10 @@ async fn a_member_speaks_for_its_own_service_alone() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     let refused = rates
         .registry()
-        .deregister(v1::DeregisterRequest { endpoint_id: "a".into() })
+        .deregister(v1::DeregisterRequest {
+            endpoint_id: "a".into(),
+            ..Default::default()
+        })
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
@@ -248,6 +251,7 @@ async fn watchers_follow_and_resume() {
         .watch(v1::WatchRequest {
             services: vec!["accounts".into()],
             resume: 0,
+            ..Default::default()
         })
         .await
         .unwrap()
@@ -266,12 +270,16 @@ async fn watchers_follow_and_resume() {
     drop(watch);
     accounts
         .registry()
-        .deregister(v1::DeregisterRequest { endpoint_id: "a".into() })
+        .deregister(v1::DeregisterRequest {
+            endpoint_id: "a".into(),
+            ..Default::default()
+        })
         .await
         .unwrap();
     let resumed = v1::WatchRequest {
         services: vec![],
         resume: second.revision,
+        ..Default::default()
     };
     let missed = rates
         .registry()
@@ -310,6 +318,7 @@ async fn a_thousand_watchers_hear_of_a_change_in_well_under_a_second() {
             let request = v1::WatchRequest {
                 services: vec!["accounts".into()],
                 resume: 0,
+                ..Default::default()
             };
             let mut watch = member.registry().watch(request).await.unwrap().into_inner();
             assert!(watch.message().await.unwrap().unwrap().snapshot);
@@ -350,6 +359,7 @@ async fn a_restart_of_the_control_plane_is_no_reset_of_the_world() {
         let request = v1::WatchRequest {
             services: vec![],
             resume,
+            ..Default::default()
         };
         let mut watch = accounts.registry().watch(request).await.ok()?.into_inner();
         watch.message().await.ok()?

@@ -304,6 +304,23 @@ fn no_call_fails_that_had_a_live_endpoint() {
 }
 
 #[test]
+fn whoever_leaves_on_a_slow_network_fails_no_call() {
+    if !apart("whoever_leaves_on_a_slow_network_fails_no_call") {
+        return;
+    }
+    let mut world = World::new("lease_ttl = \"1h\"\n");
+    // Nobody sends these again: they may have done something.
+    let (_control, _east, mut west, mut caller) = world.starts("POST");
+    world.network.worsen(150, 0);
+    caller.is_served_by(&["east", "west"]);
+    assert_eq!(west.stop().code(), Some(143), "{}", west.output());
+    assert!(west.output().contains("everybody who watches has heard of it"), "{}", west.output());
+    caller.is_served_by(&["east"]);
+    let _west = world.rates("west");
+    caller.is_served_by(&["east", "west"]);
+}
+
+#[test]
 fn nobody_is_taken_for_the_service_whose_address_it_has() {
     if !apart("nobody_is_taken_for_the_service_whose_address_it_has") {
         return;

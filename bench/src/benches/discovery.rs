@@ -162,6 +162,7 @@ async fn watch(
     let request = v1::WatchRequest {
         services: vec![name(0)],
         resume: 0,
+        ..Default::default()
     };
     let mut updates = match registry.watch(request).await {
         Ok(updates) => updates.into_inner(),

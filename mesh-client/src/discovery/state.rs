@@ -147,6 +147,7 @@ mod tests {
             revision,
             updates,
             snapshot,
+            confirm: 0,
         }
     }
 

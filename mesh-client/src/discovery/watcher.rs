@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use identity::ServiceName;
 use mesh_api::v1;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::Streaming;
 
 use super::state::State;
@@ -21,6 +21,8 @@ use crate::policy::Known;
 const LINGER: Duration = Duration::from_secs(60);
 /// How long the control plane may take to answer before what was saved is used.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a confirmation may take: nobody waits for it for much longer.
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// Watches `service` until nobody asks for it any more or the mesh is left.
 pub(super) async fn run(directory: Arc<Directory>, service: ServiceName, published: Arc<Published>) {
@@ -128,10 +130,12 @@ async fn follow(
     let request = v1::WatchRequest {
         services: vec![service.to_string()],
         resume: state.revision(),
+        confirms: true,
     };
     let mut updates: Streaming<v1::WatchResponse> = directory.control.registry().watch(request).await?.into_inner();
     while let Some(response) = updates.message().await? {
         backoff.after_success();
+        let watch = response.confirm;
         let changed = state.apply(service.as_str(), response);
         if changed || published.borrow().source != Source::Control {
             let endpoints = state.endpoints();
@@ -142,8 +146,24 @@ async fn follow(
                 source: Source::Control,
             }));
         }
+        if watch != 0 {
+            confirm(directory, watch, state.revision());
+        }
     }
     Ok(())
+}
+
+/// Says that what was told is in use here. Whoever waits for that does so for a while only, and this task does not wait at all.
+fn confirm(directory: &Directory, watch: u64, revision: u64) {
+    let mut registry = directory.control.registry();
+    tokio::spawn(async move {
+        let request = v1::ConfirmRequest { watch, revision };
+        match timeout(CONFIRM, registry.confirm(request)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(status)) => tracing::debug!(error = control::describe(&status), "a confirmation was lost"),
+            Err(_) => tracing::debug!("a confirmation was not answered"),
+        }
+    });
 }
 
 /// Uses what was saved where nothing is known.

@@ -59,6 +59,9 @@ pub struct Limits {
     pub header_list: u32,
     /// How long requests in flight may take to finish once the drain has begun. Default 10 s.
     pub drain: Duration,
+    /// How long a member that leaves serves on until everybody who may call it has said that it heard of that, as part of the drain; the
+    /// control plane has no more than 10 s of patience. Default 2 s.
+    pub settle: Duration,
 }
 
 impl Default for Limits {
@@ -70,6 +73,7 @@ impl Default for Limits {
             streams: 1024,
             header_list: 64 * 1024,
             drain: Duration::from_secs(10),
+            settle: Duration::from_secs(2),
         }
     }
 }
@@ -127,6 +131,11 @@ impl Server {
     /// How long requests in flight may take to finish.
     pub(crate) const fn drain(&self) -> Duration {
         self.limits.drain
+    }
+
+    /// How long peers are waited for to hear that the endpoint leaves.
+    pub(crate) const fn settle(&self) -> Duration {
+        self.limits.settle
     }
 
     /// Serves until the drain begins, and returns when the last connection is done or [`Limits::drain`] is over. What is left then

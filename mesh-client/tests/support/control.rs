@@ -348,7 +348,13 @@ impl Registry for Service {
         self.0
             .endpoints
             .send_modify(|endpoints| drop(endpoints.remove(&request.get_ref().endpoint_id)));
-        Ok(Response::new(v1::DeregisterResponse {}))
+        // As a control plane does that does not wait for watchers.
+        Ok(Response::new(v1::DeregisterResponse::default()))
+    }
+
+    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Result<Response<v1::ConfirmResponse>, Status> {
+        peer(&request)?;
+        Ok(Response::new(v1::ConfirmResponse {}))
     }
 
     type WatchStream = Answers<v1::WatchResponse>;
@@ -377,6 +383,7 @@ impl Registry for Service {
                     revision,
                     updates: updates.collect(),
                     snapshot: true,
+                    confirm: 0,
                 };
                 Some((Ok(response), (endpoints, revision + 1)))
             }

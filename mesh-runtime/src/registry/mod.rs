@@ -5,6 +5,7 @@
 //! and [`expire`](Registry::expire); after any number of them [`seal`](Registry::seal) gives what they changed one
 //! revision. Whoever drives it (the [`registrar`]) stores that first, and then tells the watchers.
 
+mod audience;
 mod endpoint;
 mod registrar;
 mod view;

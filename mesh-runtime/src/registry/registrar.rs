@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use identity::ServiceName;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::audience::Audience;
 use super::{Changes, Endpoint, Lease, Limits, Refusal, Registration, Registry, Sealed, View, Watcher};
 use crate::metrics::Metrics;
 use crate::now_unix;
@@ -40,6 +41,7 @@ pub(super) struct Published {
     /// looks at the picture then misses nothing.
     pub(super) view: ArcSwap<View>,
     pub(super) changes: broadcast::Sender<Arc<Changes>>,
+    pub(super) audience: Audience,
 }
 
 enum Request {
@@ -56,7 +58,7 @@ enum Request {
     Deregister {
         speaker: ServiceName,
         id: String,
-        answer: Reply<()>,
+        answer: Reply<u64>,
     },
     List {
         service: Option<String>,
@@ -66,8 +68,8 @@ enum Request {
 
 type Reply<T> = oneshot::Sender<Result<T, RegistrarError>>;
 
-/// An answer that waits for the commit.
-type Held = Box<dyn FnOnce(bool) + Send>;
+/// An answer that waits for the commit, and is told the revision of it; none where nothing was stored.
+type Held = Box<dyn FnOnce(Option<u64>) + Send>;
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,7 @@ impl Registrar {
         let published = Arc::new(Published {
             view: ArcSwap::from_pointee(registry.view().clone()),
             changes: broadcast::channel(BACKLOG).0,
+            audience: Audience::default(),
         });
         let (requests, queue) = mpsc::channel(QUEUE);
         let task = Task {
@@ -118,8 +121,19 @@ impl Registrar {
         self.ask(|answer| Request::Heartbeat { speaker, id, answer }).await
     }
 
-    pub(crate) async fn deregister(&self, speaker: ServiceName, id: String) -> Result<(), RegistrarError> {
+    /// Takes an endpoint out; says the revision as of which it is.
+    pub(crate) async fn deregister(&self, speaker: ServiceName, id: String) -> Result<u64, RegistrarError> {
         self.ask(|answer| Request::Deregister { speaker, id, answer }).await
+    }
+
+    /// Waits until everybody who watches `service` has heard of `revision`, for as long as `limit`; says how many have not.
+    pub(crate) async fn heard(&self, service: &ServiceName, revision: u64, limit: Duration) -> usize {
+        self.published.audience.heard(service.as_str(), revision, limit).await
+    }
+
+    /// Notes that what `speaker` was told by the watch of this number is in use there.
+    pub(crate) fn confirm(&self, speaker: &ServiceName, watch: u64, revision: u64) {
+        self.published.audience.confirm(speaker, watch, revision);
     }
 
     /// The registrations of a service (`None`: all), by service and id.
@@ -175,8 +189,9 @@ impl Task {
                 Some(sealed) => self.store(sealed).await,
                 None => true,
             };
+            let revision = stored.then(|| self.registry.view().revision());
             for answer in held {
-                answer(stored);
+                answer(revision);
             }
         }
     }
@@ -200,15 +215,15 @@ impl Task {
                 answer,
             } => {
                 let outcome = self.registry.register(&speaker, endpoint, now, now_unix());
-                hold(answer, outcome)
+                hold(answer, outcome, |lease, _| lease)
             }
             Request::Heartbeat { speaker, id, answer } => {
                 let outcome = self.registry.heartbeat(&speaker, &id, now);
-                hold(answer, outcome)
+                hold(answer, outcome, |lease, _| lease)
             }
             Request::Deregister { speaker, id, answer } => {
                 let outcome = self.registry.deregister(&speaker, &id);
-                hold(answer, outcome)
+                hold(answer, outcome, |(), revision| revision)
             }
             Request::List { service, answer } => {
                 // Whoever asked may have gone.
@@ -265,12 +280,16 @@ impl Task {
     }
 }
 
-fn hold<T: Send + 'static>(answer: Reply<T>, outcome: Result<T, Refusal>) -> Option<Held> {
-    Some(Box::new(move |stored| {
-        let said = match outcome {
-            Ok(value) if stored => Ok(value),
-            Ok(_) => Err(RegistrarError::NotStored),
-            Err(refusal) => Err(refusal.into()),
+fn hold<T: Send + 'static, S: Send + 'static>(
+    answer: Reply<S>,
+    outcome: Result<T, Refusal>,
+    tell: impl FnOnce(T, u64) -> S + Send + 'static,
+) -> Option<Held> {
+    Some(Box::new(move |revision| {
+        let said = match (outcome, revision) {
+            (Ok(value), Some(revision)) => Ok(tell(value, revision)),
+            (Ok(_), None) => Err(RegistrarError::NotStored),
+            (Err(refusal), _) => Err(refusal.into()),
         };
         // Whoever asked may have gone.
         let _ = answer.send(said);

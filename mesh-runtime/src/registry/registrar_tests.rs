@@ -1,5 +1,8 @@
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::registry::endpoint::Protocol;
@@ -186,6 +189,77 @@ async fn a_watcher_that_fell_behind_is_told_everything_anew() {
     assert_eq!((revision, services[0].1.len()), (BACKLOG as u64 * 2, BACKLOG * 2));
     register(&registrar, "accounts", "last").await;
     assert_eq!(ids(&watcher.next().await), ["+last"], "nothing twice");
+}
+
+fn rates() -> ServiceName {
+    ServiceName::new("rates").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_waits_until_everybody_who_may_call_acts_by_it() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    let mut caller = registrar.watch(vec!["accounts".to_owned()], 0).confirming(rates());
+    let mut earlier = registrar.watch(vec![], 0);
+    let mut other = registrar.watch(vec!["cards".to_owned()], 0).confirming(rates());
+    caller.next().await;
+    assert_eq!(caller.to_confirm(), 0, "it knew of nobody before");
+    earlier.next().await;
+    other.next().await;
+    let revision = registrar.deregister(accounts(), "a".to_owned()).await.unwrap();
+    let accounts = accounts();
+    let mut heard = pin!(registrar.heard(&accounts, revision, Duration::from_secs(10)));
+    assert!(heard.as_mut().now_or_never().is_none(), "nobody was told yet");
+
+    assert_eq!(ids(&caller.next().await), ["-a"]);
+    assert_eq!(ids(&earlier.next().await), ["-a"]);
+    // Whoever does not confirm has heard what was handed over.
+    assert!(earlier.next().now_or_never().is_none());
+    assert!(caller.next().now_or_never().is_none());
+    assert!(heard.as_mut().now_or_never().is_none(), "it was told, and does not act by it yet");
+    let watch = caller.to_confirm();
+    registrar.confirm(&rates(), watch, revision - 1);
+    registrar.confirm(&rates(), watch + 1, revision);
+    registrar.confirm(&accounts, watch, revision);
+    assert!(heard.as_mut().now_or_never().is_none(), "that was something else, or somebody else");
+    registrar.confirm(&rates(), watch, revision);
+    assert_eq!(heard.await, 0, "who watches other services is not asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_say_that_it_has_heard_is_waited_for_for_a_while_and_who_is_gone_is_not() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    let watch = || registrar.watch(vec![], 0).confirming(rates());
+    let (mut silent, mut gone) = (watch(), watch());
+    silent.next().await;
+    gone.next().await;
+    let revision = registrar.deregister(accounts(), "a".to_owned()).await.unwrap();
+    silent.next().await;
+    gone.next().await;
+    let (accounts, began) = (accounts(), tokio::time::Instant::now());
+    let limit = Duration::from_secs(2);
+    let mut heard = pin!(registrar.heard(&accounts, revision, limit));
+    assert!(heard.as_mut().now_or_never().is_none());
+    drop(gone);
+    assert_eq!((heard.await, began.elapsed()), (1, limit));
+    drop(silent);
+    assert_eq!(registrar.heard(&accounts, revision, limit).await, 0);
+    assert_eq!(began.elapsed(), limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_to_confirm_that_a_lease_has_ended_and_everybody_what_starts_over() {
+    let registrar = start(&Arc::default()).await;
+    register(&registrar, "accounts", "a").await;
+    let mut watcher = registrar.watch(vec![], 0).confirming(rates());
+    watcher.next().await;
+    assert_eq!(ids(&watcher.next().await), ["-a"], "its lease ended");
+    assert_eq!(watcher.to_confirm(), 0);
+    // One that knows something else than is so.
+    let mut watcher = registrar.watch(vec![], 77).confirming(rates());
+    assert!(matches!(watcher.next().await, News::Snapshot { .. }));
+    assert_ne!(watcher.to_confirm(), 0);
 }
 
 #[tokio::test]

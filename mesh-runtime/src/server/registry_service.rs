@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use identity::ServiceName;
@@ -17,6 +18,8 @@ use crate::registry::{Endpoint, Lease, News, Update, Watcher};
 
 /// How many services one watch may name.
 const MAX_SERVICES: usize = 1024;
+/// How long a member that leaves may have its watchers waited for.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 pub(super) struct RegistryService {
     shared: Arc<Shared>,
@@ -60,16 +63,37 @@ impl Registry for RegistryService {
 
     async fn deregister(&self, request: Request<v1::DeregisterRequest>) -> Result<Response<v1::DeregisterResponse>, Status> {
         let speaker = member(&request)?;
-        self.shared
-            .registrar
-            .deregister(speaker, request.into_inner().endpoint_id)
-            .await?;
-        Ok(Response::new(v1::DeregisterResponse {}))
+        let v1::DeregisterRequest { endpoint_id, wait_ms } = request.into_inner();
+        let registrar = &self.shared.registrar;
+        let revision = registrar.deregister(speaker.clone(), endpoint_id).await?;
+        let mut answer = v1::DeregisterResponse::default();
+        if wait_ms > 0 {
+            let limit = Duration::from_millis(wait_ms).min(MAX_WAIT);
+            tokio::select! {
+                unheard = registrar.heard(&speaker, revision, limit) => {
+                    answer.waited = true;
+                    answer.unheard = u32::try_from(unheard).unwrap_or(u32::MAX);
+                }
+                () = self.shared.drain.cancelled() => {}
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Result<Response<v1::ConfirmResponse>, Status> {
+        let speaker = member(&request)?;
+        let v1::ConfirmRequest { watch, revision } = request.into_inner();
+        self.shared.registrar.confirm(&speaker, watch, revision);
+        Ok(Response::new(v1::ConfirmResponse {}))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        member(&request)?;
-        let v1::WatchRequest { services, resume } = request.into_inner();
+        let speaker = member(&request)?;
+        let v1::WatchRequest {
+            services,
+            resume,
+            confirms,
+        } = request.into_inner();
         if services.len() > MAX_SERVICES {
             return Err(Status::invalid_argument(format!(
                 "a watch names at most {MAX_SERVICES} services, or none for all"
@@ -78,8 +102,9 @@ impl Registry for RegistryService {
         for service in &services {
             ServiceName::new(service).map_err(|error| Status::invalid_argument(error.to_string()))?;
         }
+        let watcher = self.shared.registrar.watch(services, resume);
         let watch = Watch {
-            watcher: self.shared.registrar.watch(services, resume),
+            watcher: if confirms { watcher.confirming(speaker) } else { watcher },
             drain: self.shared.drain.clone(),
         };
         Ok(Response::new(Box::pin(stream::unfold(Some(watch), next))))
@@ -95,7 +120,11 @@ struct Watch {
 async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Status>, Option<Watch>)> {
     let mut watch = watch?;
     tokio::select! {
-        news = watch.watcher.next() => Some((Ok(response_of(news)), Some(watch))),
+        news = watch.watcher.next() => {
+            let confirm = watch.watcher.to_confirm();
+            let response = v1::WatchResponse { confirm, ..response_of(news) };
+            Some((Ok(response), Some(watch)))
+        }
         () = watch.drain.cancelled() => Some((Err(Status::unavailable("the control plane is stopping")), None)),
     }
 }
@@ -116,11 +145,13 @@ fn response_of(news: News) -> v1::WatchResponse {
                 .into_iter()
                 .map(|(service, endpoints)| reset_of(service, &endpoints))
                 .collect(),
+            confirm: 0,
         },
         News::Changes { revision, updates } => v1::WatchResponse {
             revision,
             snapshot: false,
             updates: updates.into_iter().map(update_of).collect(),
+            confirm: 0,
         },
     }
 }
