@@ -41,6 +41,9 @@ pub mod health {
 /// The path of the control plane's SPIFFE ID: `spiffe://TRUST-DOMAIN/control-plane`.
 pub const CONTROL_PLANE_PATH: &str = "/control-plane";
 
+/// How many bytes at the beginning of an SVID's serial number say what it was issued under: one entry, one join token.
+pub const SERIAL_MARK: usize = 8;
+
 /// The longest version or zone that an endpoint may tell of itself, in bytes.
 pub const MAX_ATTRIBUTE: usize = 128;
 

@@ -405,6 +405,9 @@ async fn a_connection_outlives_the_certificate_that_opened_it() {
     .await;
     echoes(&mut stream, "still here").await;
     echoes(&mut shop.connect("database").await.unwrap(), "and by a new one").await;
+    // Of what opened it nobody knows any more. What is taken away is what the member has by now, and everything that is of the same entry.
+    control.revoke(&shop);
+    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "it is closed all the same");
 }
 
 /// To which endpoints as many connections go, one after the other.

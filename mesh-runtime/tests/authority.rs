@@ -101,6 +101,20 @@ impl World {
         entries.find(|entry| entry.service == service).unwrap().id
     }
 
+    /// How many endpoints of a service are registered.
+    async fn listed(&self, service: &str) -> usize {
+        let request = v1::ListEndpointsRequest {
+            service: service.to_owned(),
+        };
+        self.operator()
+            .list_endpoints(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .endpoints
+            .len()
+    }
+
     async fn status(&self) -> v1::AuthorityStatus {
         let status = self.operator().show_authority(v1::ShowAuthorityRequest {}).await;
         status.unwrap().into_inner()
@@ -360,8 +374,12 @@ async fn what_is_removed_loses_its_connections_at_once_everywhere() {
     answers(&accounts.mesh, "http://rates.mesh/").await;
     answers(&bystander, "http://accounts.mesh/").await;
 
+    assert_eq!(world.listed("rates").await, 1);
+    let endpoints = bystander.endpoints(&ServiceName::new("rates").unwrap());
+    eventually(async || endpoints.borrow().endpoints.len() == 1).await;
     assert_eq!(world.remove(&id).await.unwrap(), 1);
     let began = std::time::Instant::now();
+    assert_eq!(world.listed("rates").await, 0, "its lease is not waited for");
     // Without retries, on the connections that there are: as one that calls, and as one that is called.
     let client = rates.mesh.client_with(ClientOptions::default().without_retries());
     eventually(async || {
@@ -380,6 +398,8 @@ async fn what_is_removed_loses_its_connections_at_once_everywhere() {
         (accounts.seen.load(Ordering::Relaxed), rates.seen.load(Ordering::Relaxed))
     );
     bystander.get("http://accounts.mesh/").await.unwrap();
+    eventually(async || endpoints.borrow().endpoints.is_empty()).await;
+    assert_eq!(world.listed("rates").await, 0, "it does not come back by itself");
     let refused = world.attested(Some("rates")).await.unwrap_err();
     assert!(matches!(refused, JoinError::Refused(_)), "{refused}");
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use mesh_api::{JoinToken, v1};
 use rustix::process::Signal;
-use support::world::{World, local, text};
+use support::world::{World, json, local, text};
 use support::{Member, endpoint, eventually, get};
 
 fn backup(world: &World, control: &str) -> String {
@@ -31,7 +31,8 @@ fn lose_and_restore(world: &World, file: &str) {
 #[tokio::test]
 async fn a_mesh_goes_on_from_its_backup() {
     let world = World::new();
-    let (mut serve, control, _) = world.serve("127.0.0.1:0");
+    let settings = "svid_ttl = \"10s\"\n";
+    let (mut serve, control, _) = world.serve_with("127.0.0.1:0", settings);
     let (_rates, _) = world.wrap(&control, "rates");
     let (_shop, shop_port) = world.wrap(&control, "shop");
     world.registered(&control, &["rates", "shop"]).await;
@@ -42,11 +43,22 @@ async fn a_mesh_goes_on_from_its_backup() {
     assert_eq!(mode & 0o777, 0o600, "it holds the keys of the authority");
     let (_late, _) = world.wrap(&control, "late");
     world.registered(&control, &["late"]).await;
+    let identities = |service: &str| {
+        let listed = json(&world.ask(&["identities", "--json", "--control", &control]));
+        let id = format!("spiffe://mesh.local/service/{service}");
+        let ends = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["spiffe_id"] == id.as_str());
+        ends.map(|one| one["not_after"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let end = identities("late").into_iter().max().unwrap();
 
     serve.signal(Signal::KILL);
     serve.ended();
     lose_and_restore(&world, &file);
-    let (_serve, ..) = world.serve(&control);
+    let (_serve, ..) = world.serve_with(&control, settings);
     let known = world.ask(&["services", "--json", "--control", &control]);
     assert!(
         known.contains("rates") && known.contains("shop"),
@@ -61,6 +73,32 @@ async fn a_mesh_goes_on_from_its_backup() {
     // Its registration is newer than the backup; it comes back by itself, with the identity that it has.
     world.registered(&control, &["late"]).await;
     eventually(async || get(local(shop_port), "/call/late.mesh/").await.0 == 200).await;
+
+    // Everybody renews, whether the backup knows what they show or not, and serves on when that is over.
+    eventually(async || {
+        ["late", "rates", "shop"]
+            .iter()
+            .all(|service| identities(service).iter().any(|until| *until > end + 5))
+    })
+    .await;
+    for service in ["late", "rates"] {
+        assert_eq!(
+            get(local(shop_port), &format!("/call/{service}.mesh/")).await.0,
+            200,
+            "{service}"
+        );
+    }
+    // What is renewed can be taken away.
+    let entries = json(&world.ask(&["entry", "list", "--json", "--control", &control]));
+    let late = entries
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["service"] == "late")
+        .unwrap();
+    world.ask(&["entry", "remove", late["id"].as_str().unwrap(), "--control", &control]);
+    world.endpoints(&control, "late", 0).await;
+    eventually(async || get(local(shop_port), "/call/late.mesh/").await.0 >= 500).await;
 }
 
 #[tokio::test]

@@ -125,7 +125,13 @@ impl World {
 
     fn wrap(&self, node: &str, service: &str, flags: &[&str], program: &[&str]) -> Command {
         let (control, token) = (self.control(), self.ask(&["token", "create", service]));
-        let arguments = [&["run", "--service", service, "--control", &control][..], flags, &["--", "python3"], program].concat();
+        let arguments = [
+            &["run", "--service", service, "--control", &control][..],
+            flags,
+            &["--", "python3"],
+            program,
+        ]
+        .concat();
         let mut command = self.command(node, &arguments);
         command.env("MESH_TOKEN", token.trim());
         command
@@ -196,7 +202,9 @@ fn says(process: &Process, words: &str) {
 /// The ids of the endpoints of which a member was told that they are registered.
 fn acknowledged(member: &Process) -> Vec<String> {
     let output = member.output();
-    let lines = output.lines().filter_map(|line| line.split_once("the endpoint is registered id=\""));
+    let lines = output
+        .lines()
+        .filter_map(|line| line.split_once("the endpoint is registered id=\""));
     lines.filter_map(|(_, id)| Some(id.split_once('"')?.0.to_owned())).collect()
 }
 
@@ -314,7 +322,11 @@ fn whoever_leaves_on_a_slow_network_fails_no_call() {
     world.network.worsen(150, 0);
     caller.is_served_by(&["east", "west"]);
     assert_eq!(west.stop().code(), Some(143), "{}", west.output());
-    assert!(west.output().contains("everybody who watches has heard of it"), "{}", west.output());
+    assert!(
+        west.output().contains("everybody who watches has heard of it"),
+        "{}",
+        west.output()
+    );
     caller.is_served_by(&["east"]);
     let _west = world.rates("west");
     caller.is_served_by(&["east", "west"]);

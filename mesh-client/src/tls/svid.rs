@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{SpiffeId, TrustDomain};
-use mesh_api::Pin;
+use mesh_api::{Pin, SERIAL_MARK};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -129,6 +129,7 @@ pub struct Bundle {
     trust_domain: TrustDomain,
     roots: Arc<[CertificateDer<'static>]>,
     anchors: Arc<[TrustAnchor<'static>]>,
+    /// What their serial numbers begin with.
     revoked: Arc<HashSet<Vec<u8>>>,
 }
 
@@ -155,18 +156,19 @@ impl Bundle {
         })
     }
 
-    /// The same, but for SVIDs with these serial numbers (big-endian), which are believed no more.
+    /// The same, but for SVIDs with these serial numbers (big-endian), which are believed no more, and for all others that were issued
+    /// under the same entries ([`SERIAL_MARK`]): a connection may be older than what is remembered of the SVID that opened it.
     #[must_use]
     pub fn revoking(mut self, serials: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let significant = |serial: Vec<u8>| serial.into_iter().skip_while(|byte| *byte == 0).collect();
-        self.revoked = Arc::new(serials.into_iter().map(significant).collect());
+        let mark = |serial: Vec<u8>| serial.into_iter().skip_while(|byte| *byte == 0).take(SERIAL_MARK).collect();
+        self.revoked = Arc::new(serials.into_iter().map(mark).collect());
         self
     }
 
     /// Whether the SVID with this serial number (big-endian, without leading zeros) was revoked.
     #[must_use]
     pub fn revokes(&self, serial: &[u8]) -> bool {
-        self.revoked.contains(serial)
+        self.revoked.contains(serial.get(..SERIAL_MARK).unwrap_or(serial))
     }
 
     /// Whether `svid` is one of the root that signs, and not of one that is on its way out.
@@ -217,5 +219,26 @@ impl fmt::Debug for Bundle {
             .field("roots", &self.roots.len())
             .field("revoked", &self.revoked.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_is_of_all_that_was_issued_under_the_same_entry() {
+        let root = rcgen::CertificateParams::default()
+            .self_signed(&rcgen::KeyPair::generate().unwrap())
+            .unwrap();
+        let bundle = Bundle::new(TrustDomain::new("bank.example").unwrap(), vec![root.into()]).unwrap();
+        let bundle = bundle.revoking([vec![0, 0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9], vec![5, 6]]);
+        assert!(bundle.revokes(&[0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
+        assert!(bundle.revokes(&[0x40, 1, 2, 3, 4, 5, 6, 7, 99]), "another of the same entry");
+        assert!(!bundle.revokes(&[0x40, 1, 2, 3, 4, 5, 6, 8, 8, 9]), "one of another entry");
+        assert!(
+            bundle.revokes(&[5, 6]) && !bundle.revokes(&[5, 6, 7]) && !bundle.revokes(&[5]),
+            "too short to have one"
+        );
     }
 }

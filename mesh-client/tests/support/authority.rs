@@ -4,7 +4,7 @@ use identity::{SpiffeId, TrustDomain};
 use mesh_client::tls::{Bundle, Credentials, Rotation, Svid};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType,
+    PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -25,6 +25,8 @@ pub struct Leaf {
     pub extensions: Vec<CustomExtension>,
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
+    /// One that follows from the key where there is none.
+    pub serial: Option<Vec<u8>>,
 }
 
 impl Leaf {
@@ -38,6 +40,7 @@ impl Leaf {
             extensions: Vec::new(),
             not_before: now - Duration::minutes(1),
             not_after: now + Duration::hours(1),
+            serial: None,
         }
     }
 
@@ -58,6 +61,7 @@ impl Leaf {
         params.extended_key_usages.clone_from(&self.extended);
         params.custom_extensions.clone_from(&self.extensions);
         (params.not_before, params.not_after) = (self.not_before, self.not_after);
+        params.serial_number = self.serial.as_deref().map(SerialNumber::from_slice);
         params
     }
 }

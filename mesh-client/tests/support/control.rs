@@ -1,6 +1,7 @@
 //! A control plane in memory, which says what a test wants it to say, over real TLS.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -237,6 +238,11 @@ impl State {
     fn issue(&self, id: &str, csr: Vec<u8>) -> v1::Svid {
         let request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
         let mut leaf = Leaf::of(id);
+        // Begins alike in all that a service is given, as if each had one entry.
+        let mut mark = DefaultHasher::new();
+        id.hash(&mut mark);
+        let mark = mark.finish() >> 2 | 1 << 62;
+        leaf.serial = Some([&mark.to_be_bytes()[..], &rand::random::<[u8; 8]>()].concat());
         leaf.not_before = OffsetDateTime::now_utc();
         leaf.not_after = leaf.not_before + Duration::seconds(self.life.load(Ordering::Relaxed) as i64);
         let certificate = self.authority.sign(&leaf, &request.public_key);

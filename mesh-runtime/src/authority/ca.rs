@@ -6,7 +6,7 @@
 
 use aws_lc_rs::rand;
 use identity::{SpiffeId, TrustDomain};
-use mesh_api::Pin;
+use mesh_api::{Pin, SERIAL_MARK};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -134,11 +134,18 @@ impl Signer {
     }
 
     /// An X509-SVID for `key`: SPIFFE X509-SVID §2 and §4 (one URI SAN, no CA, digitalSignature and nothing that signs
-    /// certificates, EKU for both sides of a connection).
-    pub(crate) fn sign(&self, spiffe_id: &SpiffeId, key: &PublicKey, now: u64, lifetime: u64) -> Result<Leaf, CaError> {
+    /// certificates, EKU for both sides of a connection). Its serial number begins with `mark`, where it has one.
+    pub(crate) fn sign(
+        &self,
+        spiffe_id: &SpiffeId,
+        key: &PublicKey,
+        mark: Option<Mark>,
+        now: u64,
+        lifetime: u64,
+    ) -> Result<Leaf, CaError> {
         let not_before = now.saturating_sub(BACKDATE.min(lifetime / BACKDATE_SHARE));
         let not_after = (now + lifetime).min(self.not_after);
-        let serial = new_serial()?;
+        let serial = new_serial(mark)?;
         let mut params = CertificateParams::default();
         params.not_before = instant(not_before)?;
         params.not_after = instant(not_after)?;
@@ -204,7 +211,7 @@ fn ca_params(
     let mut params = CertificateParams::default();
     params.not_before = instant(now.saturating_sub(BACKDATE))?;
     params.not_after = instant(not_after)?;
-    params.serial_number = Some(SerialNumber::from_slice(&new_serial()?));
+    params.serial_number = Some(SerialNumber::from_slice(&new_serial(None)?));
     // A signing certificate names its trust domain and no path (SPIFFE X509-SVID §3.1).
     params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
     params.distinguished_name = DistinguishedName::new();
@@ -238,12 +245,46 @@ pub(crate) fn new_key() -> Result<KeyPair, CaError> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
 }
 
-fn new_serial() -> Result<[u8; SERIAL_BYTES], CaError> {
+fn new_serial(mark: Option<Mark>) -> Result<[u8; SERIAL_BYTES], CaError> {
     let mut serial = [0; SERIAL_BYTES];
     rand::fill(&mut serial).map_err(|_| CaError::Random)?;
-    // Positive, and of the same length always.
-    serial[0] = serial[0] & 0x7f | 0x40;
+    serial[0] = positive(serial[0]);
+    if let Some(Mark(mark)) = mark {
+        serial[..SERIAL_MARK].copy_from_slice(&mark);
+    }
     Ok(serial)
+}
+
+/// The first byte of a positive number, and of one that has the same length always.
+const fn positive(byte: u8) -> u8 {
+    byte & 0x7f | 0x40
+}
+
+/// What the serial numbers of SVIDs begin with that were issued under the same entry or token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Mark([u8; SERIAL_MARK]);
+
+impl Mark {
+    /// That of the entry or token `id`, whose ids are random numbers or parts of hashes, in hex.
+    pub(crate) fn of_entry(id: &str) -> Self {
+        let mut mark = [0; SERIAL_MARK];
+        for (to, from) in mark.iter_mut().zip(unhex(id).unwrap_or_default()) {
+            *to = from;
+        }
+        mark[0] = positive(mark[0]);
+        Self(mark)
+    }
+
+    /// That of an SVID, by its serial number in hex; none where that is shorter than any of ours.
+    pub(crate) fn of_serial(serial: &str) -> Option<Self> {
+        let mark = unhex(serial.get(..2 * SERIAL_MARK)?)?;
+        mark.try_into().ok().map(Self)
+    }
+
+    /// An id of which this is the mark.
+    pub(crate) fn id(self) -> String {
+        hex(&self.0)
+    }
 }
 
 fn instant(seconds: u64) -> Result<OffsetDateTime, CaError> {

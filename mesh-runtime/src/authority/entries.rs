@@ -2,6 +2,7 @@
 //!
 //! Every SVID is issued under an entry or a token, in a batch that happens only while that is there. So what is removed lets nobody in
 //! and renews nothing from then on, and the SVIDs of it are exactly those whose record names what is not there any more.
+//! Their serial numbers begin alike ([`Mark`](super::Mark)), so that connections are found, too, that are older than the records.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -8,6 +8,7 @@ mod entries;
 mod entry;
 mod issuing;
 mod lineage;
+mod recall;
 mod rotation;
 mod secret;
 
@@ -27,7 +28,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 pub use ca::{CaError, CsrError};
-pub(crate) use ca::{hex, unhex};
+pub(crate) use ca::{Mark, hex, unhex};
 pub(crate) use entries::{Entry, Workload};
 pub(crate) use entry::{Facts, Selector};
 use issuing::Issuing;
@@ -256,7 +257,8 @@ impl Authority {
         }
     }
 
-    /// The next SVID of a member that proved to be `service` by the SVID with this serial number.
+    /// The next SVID of a member that proved to be `service` by the SVID with this serial number, of which [`recall`](Self::recall) has
+    /// made sure that it is known.
     pub(crate) async fn renew(
         &self,
         service: &ServiceName,
@@ -270,13 +272,9 @@ impl Authority {
         }
         let spiffe_id = SpiffeId::of_service(&self.trust_domain, service);
         let record = self.records.identity(serial).await?;
-        // An earlier version did not say what it issued under, and a restored store does not know what was issued since.
         match record.and_then(|identity| identity.entry) {
             Some(entry) => self.issue_under(&entry, spiffe_id, &key, Some(serial), now).await,
-            None => self
-                .issue(spiffe_id, &key, None, Some(serial), now, Batch::default())
-                .await?
-                .ok_or(AuthorityError::Incomplete),
+            None => Err(AuthorityError::Forgotten(spiffe_id)),
         }
     }
 
@@ -312,7 +310,8 @@ impl Authority {
         mut batch: Batch,
     ) -> Result<Option<Svid>, AuthorityError> {
         let issuing = self.issuing.load_full();
-        let leaf = issuing.intermediate.sign(&spiffe_id, key, now, self.svid_ttl.as_secs())?;
+        let (mark, life) = (entry.map(Mark::of_entry), self.svid_ttl.as_secs());
+        let leaf = issuing.intermediate.sign(&spiffe_id, key, mark, now, life)?;
         let identity = IdentityRecord {
             spiffe_id: spiffe_id.to_string(),
             not_before: leaf.not_before,
@@ -408,6 +407,11 @@ pub enum AuthorityError {
     /// What let a member in was taken away.
     #[error("what let {0} in was removed, and its identity with it")]
     Removed(SpiffeId),
+    /// Nothing is known of what the member shows, which is over besides.
+    #[error(
+        "the SVID of {0} is over, and this control plane has no record of it; join again, by an entry or with another token"
+    )]
+    Forgotten(SpiffeId),
     /// There is no such entry.
     #[error("there is no entry `{0}`; `mesh-runtime entry list` shows those that there are")]
     NoEntry(String),

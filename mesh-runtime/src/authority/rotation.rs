@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::issuing::Issuing;
-use super::{Authority, AuthorityError};
+use super::{Authority, AuthorityError, Mark};
 use crate::store::{Batch, IdentityRecord, Outcome};
 
 /// How many of those that hold a root up are named.
@@ -23,6 +23,13 @@ pub(crate) struct Trust {
     pub(crate) roots: Vec<CertificateDer<'static>>,
     /// The serial numbers of SVIDs that are believed no more, in hex.
     pub(crate) revoked: Vec<String>,
+}
+
+impl Trust {
+    /// What the serial numbers begin with that are believed no more.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> {
+        self.revoked.iter().filter_map(|serial| Mark::of_serial(serial))
+    }
 }
 
 /// One root of the authority.

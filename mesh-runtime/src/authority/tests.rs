@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::Embedded;
+use crate::store::{Answer, Change, Embedded, Store};
 
 const NOW: u64 = 1_790_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -345,32 +345,158 @@ async fn what_is_removed_lets_nobody_in_and_renews_nothing() {
     assert!(authority.trust().borrow().revoked.is_empty(), "but what is over");
 }
 
-#[tokio::test]
-async fn of_many_who_renew_while_their_entry_is_removed_none_keeps_an_svid() {
-    let bench = Bench::new();
-    let authority = Arc::new(bench.open(None).await.unwrap());
-    let svid = first(&authority, NOW).await;
-    let id = authority
-        .records
-        .identity(&svid.serial)
-        .await
-        .unwrap()
-        .unwrap()
-        .entry
-        .unwrap();
-    let tries: Vec<_> = (0..16)
-        .map(|_| {
-            let (authority, serial) = (Arc::clone(&authority), svid.serial.clone());
-            tokio::spawn(async move { authority.renew(&accounts(), &serial, &csr(), NOW).await.ok() })
-        })
-        .collect();
-    authority.remove_entry(&id, NOW).await.unwrap();
-    let mut issued = vec![svid.serial];
-    for attempt in tries {
-        issued.extend(attempt.await.unwrap().map(|svid| svid.serial));
+/// A store in which what records an identity waits until it may.
+struct Gate {
+    store: Embedded,
+    passes: tokio::sync::Semaphore,
+    waiting: tokio::sync::Notify,
+}
+
+impl Store for Gate {
+    fn read(&self, table: Table, key: &str) -> Answer<'_, Option<Vec<u8>>> {
+        self.store.read(table, key)
     }
-    issued.sort();
-    assert_eq!(authority.trust().borrow().revoked, issued);
+
+    fn scan(&self, table: Table) -> Answer<'_, Vec<(String, Vec<u8>)>> {
+        self.store.scan(table)
+    }
+
+    fn dump(&self) -> Answer<'_, Vec<(Table, String, Vec<u8>)>> {
+        self.store.dump()
+    }
+
+    fn commit(&self, batch: Batch) -> Answer<'_, Outcome> {
+        let is_identity = |change: &Change| {
+            matches!(
+                change,
+                Change::Put {
+                    table: Table::Identities,
+                    ..
+                }
+            )
+        };
+        Box::pin(async move {
+            if batch.changes.iter().any(is_identity) {
+                self.waiting.notify_one();
+                self.passes.acquire().await.unwrap().forget();
+            }
+            self.store.commit(batch).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_renews_while_its_entry_is_removed_gets_no_svid() {
+    let bench = Bench::new();
+    let gate = Arc::new(Gate {
+        store: Embedded::open(&bench.folder.path().join("mesh.redb")).unwrap(),
+        passes: tokio::sync::Semaphore::new(1),
+        waiting: tokio::sync::Notify::new(),
+    });
+    let records = Records::new(Arc::clone(&gate) as Arc<dyn Store>);
+    let authority = Arc::new(Authority::open(records, None, HOUR, NOW).await.unwrap());
+    let svid = first(&authority, NOW).await;
+    gate.waiting.notified().await;
+    let id = entry_of(&authority, &svid).await;
+
+    let (renewing, serial) = (Arc::clone(&authority), svid.serial.clone());
+    let renewing = tokio::spawn(async move { renewing.renew(&accounts(), &serial, &csr(), NOW).await });
+    // The entry was there when it looked, and what it issues is signed.
+    gate.waiting.notified().await;
+    assert_eq!(authority.remove_entry(&id, NOW).await.unwrap(), 1);
+    gate.passes.add_permits(100);
+    let refused = renewing.await.unwrap().unwrap_err();
+    assert!(matches!(refused, AuthorityError::Removed(_)), "{refused}");
+    assert_eq!(authority.records.identities().await.unwrap().len(), 1);
+    assert_eq!(authority.trust().borrow().revoked, [svid.serial]);
+}
+
+/// The id of what an SVID was issued under.
+async fn entry_of(authority: &Authority, svid: &Svid) -> String {
+    let record = authority.records.identity(&svid.serial).await.unwrap();
+    record.unwrap().entry.unwrap()
+}
+
+fn believes(authority: &Authority, svid: &Svid) -> bool {
+    let trust = authority.trust().borrow().clone();
+    let bundle = mesh_client::tls::Bundle::new(authority.trust_domain().clone(), trust.roots.clone()).unwrap();
+    let bundle = bundle.revoking(trust.revoked.iter().filter_map(|serial| unhex(serial)));
+    !bundle.revokes(&unhex(&svid.serial).unwrap())
+}
+
+#[tokio::test]
+async fn a_removal_reaches_connections_that_are_older_than_the_record_of_their_svid() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let (old, other) = (first(&authority, NOW).await, first(&authority, NOW).await);
+    let later = NOW + 1800;
+    let new = authority.renew(&accounts(), &old.serial, &csr(), later).await.unwrap();
+    authority.saw(&new.serial);
+    authority.keep_house(NOW + 3700).await.unwrap();
+    assert_eq!(
+        authority.records.identity(&old.serial).await.unwrap(),
+        None,
+        "it is over, and replaced"
+    );
+    assert!(believes(&authority, &old), "its connections live on");
+    let id = entry_of(&authority, &new).await;
+    authority.remove_entry(&id, NOW + 3700).await.unwrap();
+    assert!(!believes(&authority, &old) && !believes(&authority, &new) && believes(&authority, &other));
+    assert!(authority.is_revoked(&old.serial) && !authority.is_revoked(&other.serial));
+}
+
+/// What a backup from before does not hold.
+async fn lose(authority: &Authority, svid: &Svid, id: Option<&str>) {
+    let mut batch = Batch::default();
+    batch.delete(Table::Identities, &svid.serial);
+    if let Some(id) = id {
+        batch.delete(Table::Tokens, id);
+    }
+    let _ = authority.records.commit(batch).await.unwrap();
+}
+
+async fn renew(authority: &Authority, svid: &Svid, now: u64) -> Result<Svid, AuthorityError> {
+    authority.recall(&accounts(), &svid.serial, svid.not_after, now).await?;
+    authority.renew(&accounts(), &svid.serial, &csr(), now).await
+}
+
+#[tokio::test]
+async fn what_a_restored_store_does_not_know_is_renewed_under_what_it_was_issued_under() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let svid = first(&authority, NOW).await;
+    let id = entry_of(&authority, &svid).await;
+    lose(&authority, &svid, None).await;
+    let renewed = renew(&authority, &svid, NOW + 5).await.unwrap();
+    assert_eq!(entry_of(&authority, &renewed).await, id);
+
+    // The store is older than that, too.
+    lose(&authority, &svid, None).await;
+    lose(&authority, &renewed, Some(&id)).await;
+    let again = renew(&authority, &renewed, NOW + 10).await.unwrap();
+    let entries = authority.entries(NOW + 10).await.unwrap();
+    assert_eq!((entries.len(), entries[0].service.as_str()), (1, "accounts"));
+    assert_eq!(authority.remove_entry(&entries[0].id, NOW + 10).await.unwrap(), 2);
+    for gone in [&svid, &renewed, &again] {
+        assert!(!believes(&authority, gone));
+        let refused = renew(&authority, gone, NOW + 10).await.unwrap_err();
+        assert!(matches!(refused, AuthorityError::Removed(_)), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_over_and_not_known_buys_nothing() {
+    let bench = Bench::new();
+    let authority = bench.open(None).await.unwrap();
+    let old = first(&authority, NOW).await;
+    let new = renew(&authority, &old, NOW + 1800).await.unwrap();
+    authority.saw(&new.serial);
+    authority.keep_house(NOW + 3700).await.unwrap();
+    // It was replaced, which is forgotten by now.
+    let refused = renew(&authority, &old, NOW + 3700).await.unwrap_err();
+    assert!(matches!(refused, AuthorityError::Forgotten(_)), "{refused}");
+    let refused = authority.renew(&accounts(), &old.serial, &csr(), NOW).await.unwrap_err();
+    assert!(matches!(refused, AuthorityError::Forgotten(_)), "{refused}");
 }
 
 /// A process that counts how often its program is read.

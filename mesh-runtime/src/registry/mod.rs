@@ -1,8 +1,8 @@
 //! Who serves what, where: the state machine. It reads no clock and writes nothing; time is an argument, and what has to
 //! be kept and told comes back as [`Sealed`].
 //!
-//! Inputs are [`register`](Registry::register), [`heartbeat`](Registry::heartbeat), [`deregister`](Registry::deregister)
-//! and [`expire`](Registry::expire); after any number of them [`seal`](Registry::seal) gives what they changed one
+//! Inputs are [`register`](Registry::register), [`heartbeat`](Registry::heartbeat), [`deregister`](Registry::deregister),
+//! [`evict`](Registry::evict) and [`expire`](Registry::expire); after any number of them [`seal`](Registry::seal) gives what they changed one
 //! revision. Whoever drives it (the [`registrar`]) stores that first, and then tells the watchers.
 
 mod audience;
@@ -14,7 +14,7 @@ mod watcher;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ pub(crate) use registrar::{Registrar, RegistrarError};
 pub(crate) use view::{Changes, Update, View};
 pub(crate) use watcher::{News, Watcher};
 
+use crate::authority::Mark;
 use crate::store::{Batch, RegistrationRecord};
 
 /// How long leases last, and what is bounded.
@@ -77,6 +78,8 @@ pub(crate) struct Registry {
 struct Held {
     endpoint: Arc<Endpoint>,
     registered_at: u64,
+    /// Of the SVID that registered it.
+    mark: Option<Mark>,
     expires: Instant,
 }
 
@@ -95,22 +98,29 @@ impl Registry {
             view: View::new(revision, limits.history),
             pending: Vec::new(),
         };
-        for RegistrationRecord { endpoint, registered_at } in records {
+        for RegistrationRecord {
+            endpoint,
+            registered_at,
+            mark,
+        } in records
+        {
             let endpoint = Arc::new(endpoint);
             registry.view.insert(Arc::clone(&endpoint));
             registry.hold(Held {
                 endpoint,
                 registered_at,
+                mark: mark.as_deref().and_then(Mark::of_serial),
                 expires: now + limits.grace,
             });
         }
         registry
     }
 
-    /// `speaker` says that it serves `endpoint`. Saying it again renews the lease and changes the attributes.
+    /// `speaker` says, by an SVID with this mark, that it serves `endpoint`. Saying it again renews the lease and changes the attributes.
     pub(crate) fn register(
         &mut self,
         speaker: &ServiceName,
+        mark: Option<Mark>,
         endpoint: Endpoint,
         now: Instant,
         unix: u64,
@@ -129,7 +139,7 @@ impl Registry {
         }
         let registered_at = known.map_or(unix, |held| held.registered_at);
         let unchanged = known
-            .filter(|held| *held.endpoint == endpoint)
+            .filter(|held| *held.endpoint == endpoint && held.mark == mark)
             .map(|held| Arc::clone(&held.endpoint));
         let endpoint = unchanged.unwrap_or_else(|| {
             let endpoint = Arc::new(endpoint);
@@ -140,6 +150,7 @@ impl Registry {
         self.hold(Held {
             endpoint,
             registered_at,
+            mark,
             expires: now + self.limits.lease,
         });
         Ok(Lease { ttl: self.limits.lease })
@@ -148,10 +159,11 @@ impl Registry {
     /// `speaker` still serves the endpoint.
     pub(crate) fn heartbeat(&mut self, speaker: &ServiceName, id: &str, now: Instant) -> Result<Lease, Refusal> {
         let held = self.owned(speaker, id)?;
-        let (endpoint, registered_at) = (Arc::clone(&held.endpoint), held.registered_at);
+        let (endpoint, registered_at, mark) = (Arc::clone(&held.endpoint), held.registered_at, held.mark);
         self.hold(Held {
             endpoint,
             registered_at,
+            mark,
             expires: now + self.limits.lease,
         });
         Ok(Lease { ttl: self.limits.lease })
@@ -165,6 +177,21 @@ impl Registry {
             Err(refusal) => return Err(refusal),
         }
         Ok(())
+    }
+
+    /// Takes out the endpoints whose members have SVIDs with one of these marks; how many they were.
+    pub(crate) fn evict(&mut self, marks: &HashSet<Mark>) -> usize {
+        let marked = |held: &Held| held.mark.is_some_and(|mark| marks.contains(&mark));
+        let gone: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, held)| marked(held))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &gone {
+            self.release(id, false);
+        }
+        gone.len()
     }
 
     /// Takes out the endpoints whose lease is over; how many they were.
@@ -205,10 +232,11 @@ impl Registry {
             match update {
                 Update::Add(endpoint) => {
                     // One that was added and has gone again since has its removal further down in the batch.
-                    let registered_at = self.leases.get(&endpoint.id).map_or(0, |held| held.registered_at);
+                    let held = self.leases.get(&endpoint.id);
                     batch.put_registration(&RegistrationRecord {
                         endpoint: (**endpoint).clone(),
-                        registered_at,
+                        registered_at: held.map_or(0, |held| held.registered_at),
+                        mark: held.and_then(|held| held.mark).map(Mark::id),
                     });
                 }
                 Update::Remove { id, .. } => {

@@ -3,6 +3,7 @@
 //! Everything that waits is applied together and stored by one commit, so that members that register at once share an
 //! fsync. Readers never ask the task: they see the last stored [`View`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::audience::Audience;
 use super::{Changes, Endpoint, Lease, Limits, Refusal, Registration, Registry, Sealed, View, Watcher};
+use crate::authority::Mark;
 use crate::metrics::Metrics;
 use crate::now_unix;
 use crate::store::{Outcome, Records, StoreError};
@@ -47,6 +49,7 @@ pub(super) struct Published {
 enum Request {
     Register {
         speaker: ServiceName,
+        mark: Option<Mark>,
         endpoint: Endpoint,
         answer: Reply<Lease>,
     },
@@ -59,6 +62,10 @@ enum Request {
         speaker: ServiceName,
         id: String,
         answer: Reply<u64>,
+    },
+    Evict {
+        marks: HashSet<Mark>,
+        answer: Reply<usize>,
     },
     List {
         service: Option<String>,
@@ -108,9 +115,15 @@ impl Registrar {
         })
     }
 
-    pub(crate) async fn register(&self, speaker: ServiceName, endpoint: Endpoint) -> Result<Lease, RegistrarError> {
+    pub(crate) async fn register(
+        &self,
+        speaker: ServiceName,
+        mark: Option<Mark>,
+        endpoint: Endpoint,
+    ) -> Result<Lease, RegistrarError> {
         self.ask(|answer| Request::Register {
             speaker,
+            mark,
             endpoint,
             answer,
         })
@@ -124,6 +137,11 @@ impl Registrar {
     /// Takes an endpoint out; says the revision as of which it is.
     pub(crate) async fn deregister(&self, speaker: ServiceName, id: String) -> Result<u64, RegistrarError> {
         self.ask(|answer| Request::Deregister { speaker, id, answer }).await
+    }
+
+    /// Takes out the endpoints whose members have SVIDs with one of these marks; how many they were.
+    pub(crate) async fn evict(&self, marks: HashSet<Mark>) -> Result<usize, RegistrarError> {
+        self.ask(|answer| Request::Evict { marks, answer }).await
     }
 
     /// Waits until everybody who watches `service` has heard of `revision`, for as long as `limit`; says how many have not.
@@ -211,10 +229,11 @@ impl Task {
         match request {
             Request::Register {
                 speaker,
+                mark,
                 endpoint,
                 answer,
             } => {
-                let outcome = self.registry.register(&speaker, endpoint, now, now_unix());
+                let outcome = self.registry.register(&speaker, mark, endpoint, now, now_unix());
                 hold(answer, outcome, |lease, _| lease)
             }
             Request::Heartbeat { speaker, id, answer } => {
@@ -224,6 +243,10 @@ impl Task {
             Request::Deregister { speaker, id, answer } => {
                 let outcome = self.registry.deregister(&speaker, &id);
                 hold(answer, outcome, |(), revision| revision)
+            }
+            Request::Evict { marks, answer } => {
+                let evicted = self.registry.evict(&marks);
+                hold(answer, Ok(evicted), |evicted, _| evicted)
             }
             Request::List { service, answer } => {
                 // Whoever asked may have gone.

@@ -84,7 +84,7 @@ fn endpoint(service: &str, id: &str) -> Endpoint {
 
 async fn register(registrar: &Registrar, service: &str, id: &str) {
     registrar
-        .register(ServiceName::new(service).unwrap(), endpoint(service, id))
+        .register(ServiceName::new(service).unwrap(), None, endpoint(service, id))
         .await
         .unwrap();
 }
@@ -216,12 +216,18 @@ async fn whoever_leaves_waits_until_everybody_who_may_call_acts_by_it() {
     // Whoever does not confirm has heard what was handed over.
     assert!(earlier.next().now_or_never().is_none());
     assert!(caller.next().now_or_never().is_none());
-    assert!(heard.as_mut().now_or_never().is_none(), "it was told, and does not act by it yet");
+    assert!(
+        heard.as_mut().now_or_never().is_none(),
+        "it was told, and does not act by it yet"
+    );
     let watch = caller.to_confirm();
     registrar.confirm(&rates(), watch, revision - 1);
     registrar.confirm(&rates(), watch + 1, revision);
     registrar.confirm(&accounts, watch, revision);
-    assert!(heard.as_mut().now_or_never().is_none(), "that was something else, or somebody else");
+    assert!(
+        heard.as_mut().now_or_never().is_none(),
+        "that was something else, or somebody else"
+    );
     registrar.confirm(&rates(), watch, revision);
     assert_eq!(heard.await, 0, "who watches other services is not asked");
 }
@@ -308,7 +314,7 @@ async fn what_cannot_be_stored_is_neither_acknowledged_nor_told() {
     let mut watcher = registrar.watch(vec![], 0);
     watcher.next().await;
     store.broken.store(true, Ordering::Relaxed);
-    let refused = registrar.register(accounts(), endpoint("accounts", "b")).await;
+    let refused = registrar.register(accounts(), None, endpoint("accounts", "b")).await;
     assert!(matches!(refused, Err(RegistrarError::NotStored)));
     store.broken.store(false, Ordering::Relaxed);
     assert_eq!(ids(&watcher.next().await), ["a"], "the picture is that of the store");

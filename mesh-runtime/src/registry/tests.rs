@@ -34,7 +34,7 @@ impl World {
 
     fn register(&mut self, service: &str, id: &str) -> Result<Lease, Refusal> {
         self.registry
-            .register(&name(service), endpoint(service, id), self.now, 1_790_000_000)
+            .register(&name(service), None, endpoint(service, id), self.now, 1_790_000_000)
     }
 
     fn seal(&mut self) -> Option<Arc<Changes>> {
@@ -115,6 +115,38 @@ fn a_registered_endpoint_is_seen_until_it_deregisters() {
 }
 
 #[test]
+fn what_members_serve_goes_with_what_let_them_in_a_restart_between_included() {
+    let mut world = World::new();
+    let (mine, other) = (Mark::of_entry("0123456789abcdef"), Mark::of_entry("fedcba9876543210"));
+    for (id, mark) in [("a", Some(mine)), ("b", Some(other)), ("c", Some(mine)), ("d", None)] {
+        let registered = world
+            .registry
+            .register(&name("accounts"), mark, endpoint("accounts", id), world.now, 0);
+        registered.unwrap();
+        world.registry.heartbeat(&name("accounts"), id, world.now).unwrap();
+    }
+    world.seal().unwrap();
+    world.restart();
+    assert_eq!(world.registry.evict(&[mine].into()), 2);
+    assert_eq!(world.ids("accounts"), ["b", "d"]);
+    let gone = world.seal().unwrap();
+    let said_goodbye = |update: &Update| matches!(update, Update::Remove { expired: false, .. });
+    assert!(
+        gone.updates.len() == 2 && gone.updates.iter().all(said_goodbye),
+        "not even the last stays in use"
+    );
+    assert_eq!(world.registry.evict(&[mine].into()), 0);
+    // Whoever registers it again by what another entry gave it goes with that.
+    let again = world
+        .registry
+        .register(&name("accounts"), Some(mine), endpoint("accounts", "d"), world.now, 0);
+    again.unwrap();
+    world.seal().expect("that is stored");
+    world.restart();
+    assert_eq!(world.registry.evict(&[mine].into()), 1);
+}
+
+#[test]
 fn heartbeats_keep_a_lease_and_silence_ends_it() {
     let mut world = World::new();
     world.register("accounts", "a").unwrap();
@@ -163,7 +195,7 @@ fn new_attributes_of_a_known_endpoint_are_told() {
     };
     world
         .registry
-        .register(&name("accounts"), heavier.clone(), world.now, 1_800_000_000)
+        .register(&name("accounts"), None, heavier.clone(), world.now, 1_800_000_000)
         .unwrap();
     assert_eq!(world.seal().unwrap().updates, [Update::Add(Arc::new(heavier))]);
     assert_eq!(
@@ -178,7 +210,7 @@ fn nobody_speaks_for_another_service() {
     let mut world = World::new();
     world.register("accounts", "a").unwrap();
     let rates = name("rates");
-    let foreign = world.registry.register(&rates, endpoint("accounts", "b"), world.now, 0);
+    let foreign = world.registry.register(&rates, None, endpoint("accounts", "b"), world.now, 0);
     assert!(matches!(foreign, Err(Refusal::NotYours { .. })));
     assert!(matches!(
         world.registry.heartbeat(&rates, "a", world.now),

@@ -85,9 +85,10 @@ impl Identity for IdentityService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Svid>, Status> {
-        let (service, serial) = renewing(&request)?;
-        let csr = request.into_inner().csr;
-        Ok(self.answer(self.shared.authority.renew(&service, &serial, &csr, now_unix()).await?))
+        let (service, serial, not_after) = renewing(&request)?;
+        let (csr, now, authority) = (request.into_inner().csr, now_unix(), &self.shared.authority);
+        authority.recall(&service, &serial, not_after, now).await?;
+        Ok(self.answer(authority.renew(&service, &serial, &csr, now).await?))
     }
 
     async fn watch_bundle(&self, request: Request<WatchBundleRequest>) -> Result<Response<Self::WatchBundleStream>, Status> {

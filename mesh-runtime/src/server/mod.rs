@@ -235,6 +235,11 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     };
     let policies = Applied::open(records.clone(), authority.trust_domain().clone()).await?;
     let registrar = Registrar::start(records.clone(), limits, Arc::clone(&metrics)).await?;
+    // An end between the removal of an entry and that of what its members served leaves the latter to the next start.
+    let revoked = authority.trust().borrow().marks().collect();
+    if let Err(error) = registrar.evict(revoked).await {
+        tracing::error!(%error, "what members without an identity serve is taken out when their leases end");
+    }
     let (operator, operator_hash) = new_token(authority.pin())?;
     let files = CredentialFiles::write(&operator.to_string(), &config.data_dir, config.state_home.as_deref(), control)
         .map_err(|source| ServeError::Credential { source })?;

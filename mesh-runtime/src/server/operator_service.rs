@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::Shared;
 use super::policy_service::document_of;
-use crate::authority::{Entry, RootStatus, Selector};
+use crate::authority::{Entry, Mark, RootStatus, Selector};
 use crate::backup::Backup;
 use crate::now_unix;
 use crate::policies::PolicyError;
@@ -215,11 +215,14 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::RemoveEntryRequest>,
     ) -> Result<Response<v1::RemoveEntryResponse>, Status> {
-        let revoked = self
-            .shared
-            .authority
-            .remove_entry(&request.into_inner().id, now_unix())
-            .await?;
+        let id = request.into_inner().id;
+        let revoked = self.shared.authority.remove_entry(&id, now_unix()).await?;
+        let marks = [Mark::of_entry(&id)].into();
+        match self.shared.registrar.evict(marks).await {
+            Ok(endpoints) => tracing::info!(entry = id, endpoints, "what its members served was taken out"),
+            // The identities are taken away all the same, and nobody keeps the leases.
+            Err(error) => tracing::error!(%error, entry = id, "what its members served is taken out when their leases end"),
+        }
         Ok(Response::new(v1::RemoveEntryResponse { revoked: count(revoked) }))
     }
 

@@ -25,11 +25,17 @@ pub(super) fn member<T>(request: &Request<T>) -> Result<ServiceName, Status> {
     service(peer)
 }
 
-/// The service whose SVID the request came with, and its serial number. Its time may be over: asking for another is all that it is
-/// good for then, and the connection was let in only where it is not over for long.
-pub(super) fn renewing<T>(request: &Request<T>) -> Result<(ServiceName, String), Status> {
+/// The service whose SVID the request came with, the serial number of that, and its last second. Its time may be over: asking for another
+/// is all that it is good for then, and the connection was let in only where it is not over for long.
+pub(super) fn renewing<T>(request: &Request<T>) -> Result<(ServiceName, String, u64), Status> {
     let peer = peer(request)?;
-    Ok((service(peer)?, hex(peer.serial())))
+    Ok((service(peer)?, hex(peer.serial()), peer.not_after()))
+}
+
+/// The same of a member that does more than that.
+pub(super) fn registering<T>(request: &Request<T>) -> Result<(ServiceName, String), Status> {
+    let speaker = member(request)?;
+    Ok((speaker, hex(peer(request)?.serial())))
 }
 
 fn peer<T>(request: &Request<T>) -> Result<&PeerIdentity, Status> {
@@ -75,7 +81,9 @@ impl From<AuthorityError> for Status {
             AuthorityError::TokenTtl | AuthorityError::Selectors => Self::invalid_argument(error.to_string()),
             AuthorityError::Needed { .. } | AuthorityError::NoneRetiring => Self::failed_precondition(error.to_string()),
             AuthorityError::Changed => Self::aborted(error.to_string()),
-            AuthorityError::Replaced(_) | AuthorityError::Removed(_) => Self::unauthenticated(error.to_string()),
+            AuthorityError::Replaced(_) | AuthorityError::Removed(_) | AuthorityError::Forgotten(_) => {
+                Self::unauthenticated(error.to_string())
+            }
             AuthorityError::NoEntry(_) => Self::not_found(error.to_string()),
             AuthorityError::EntryExists(_) => Self::already_exists(error.to_string()),
             AuthorityError::Store(error) => {

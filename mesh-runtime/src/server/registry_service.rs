@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use super::peer::member;
+use super::peer::{member, registering};
+use crate::authority::Mark;
 use crate::registry::{Endpoint, Lease, News, Update, Watcher};
 
 /// How many services one watch may name.
@@ -36,7 +37,7 @@ impl Registry for RegistryService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::Lease>, Status> {
-        let speaker = member(&request)?;
+        let (speaker, serial) = registering(&request)?;
         let endpoint = request
             .into_inner()
             .endpoint
@@ -50,7 +51,15 @@ impl Registry for RegistryService {
             return Err(Status::failed_precondition(refusal));
         }
         let id = endpoint.id.clone();
-        let lease = self.shared.registrar.register(speaker, endpoint).await?;
+        let (registrar, mark) = (&self.shared.registrar, Mark::of_serial(&serial));
+        let lease = registrar.register(speaker.clone(), mark, endpoint).await?;
+        // Asked afterwards: what was registered before the removal has gone with it, and what comes later is found here.
+        if self.shared.authority.is_revoked(&serial) {
+            registrar.deregister(speaker, id).await?;
+            return Err(Status::unauthenticated(
+                "the identity that this was asked with was taken away",
+            ));
+        }
         Ok(Response::new(lease_of(id, lease)))
     }
 

@@ -87,6 +87,9 @@ pub(crate) struct EntryRecord {
 pub(crate) struct RegistrationRecord {
     pub(crate) endpoint: Endpoint,
     pub(crate) registered_at: u64,
+    /// What the serial number of its member's SVID begins with, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<String>,
 }
 
 /// An SVID that was issued. Its key is the serial number.

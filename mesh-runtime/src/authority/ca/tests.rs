@@ -38,7 +38,7 @@ fn chain() -> Chain {
     let intermediate = root.intermediate(&bank(), NOW).unwrap();
     let key = new_key().unwrap();
     let leaf = intermediate
-        .sign(&id("/service/accounts"), &proven_key(&csr(&key)).unwrap(), NOW, 3600)
+        .sign(&id("/service/accounts"), &proven_key(&csr(&key)).unwrap(), None, NOW, 3600)
         .unwrap();
     Chain {
         root,
@@ -115,7 +115,7 @@ fn a_new_svid_has_four_tenths_of_its_life_until_its_half() {
     for lifetime in [10, 30, 60, 120, 600, 3600, 86_400] {
         let leaf = chain
             .intermediate
-            .sign(&id("/service/accounts"), &key, NOW, lifetime)
+            .sign(&id("/service/accounts"), &key, None, NOW, lifetime)
             .unwrap();
         let half = (leaf.not_before + leaf.not_after) / 2;
         assert!(half >= NOW + lifetime * 4 / 10, "{lifetime} s");
@@ -127,7 +127,10 @@ fn an_svid_never_outlives_its_issuer() {
     let chain = chain();
     let key = proven_key(&csr(&chain.key)).unwrap();
     let late = NOW + INTERMEDIATE_LIFETIME - 10;
-    let leaf = chain.intermediate.sign(&id("/service/accounts"), &key, late, 3600).unwrap();
+    let leaf = chain
+        .intermediate
+        .sign(&id("/service/accounts"), &key, None, late, 3600)
+        .unwrap();
     assert_eq!(leaf.not_after, NOW + INTERMEDIATE_LIFETIME);
 }
 
@@ -152,7 +155,7 @@ fn a_new_root_is_vouched_for_by_the_one_before() {
     let crossed = next.crossed(&chain.root, &bank(), NOW).unwrap();
     let intermediate = next.intermediate(&bank(), NOW).unwrap();
     let key = proven_key(&csr(&chain.key)).unwrap();
-    let leaf = intermediate.sign(&id("/service/accounts"), &key, NOW, 3600).unwrap();
+    let leaf = intermediate.sign(&id("/service/accounts"), &key, None, NOW, 3600).unwrap();
     let verify = |root: &Signer, signers: &[CertificateDer<'_>]| {
         webpki::EndEntityCert::try_from(&leaf.certificate)
             .unwrap()
@@ -205,7 +208,7 @@ fn names_in_a_request_do_not_count() {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let greedy = params.serialize_request(&key).unwrap().der().to_vec();
     let leaf = intermediate
-        .sign(&id("/service/a"), &proven_key(&greedy).unwrap(), NOW, 60)
+        .sign(&id("/service/a"), &proven_key(&greedy).unwrap(), None, NOW, 60)
         .unwrap();
     let (_, leaf) = X509Certificate::from_der(&leaf.certificate).unwrap();
     assert_eq!(uris(&leaf), ["spiffe://bank.test/service/a"]);
