@@ -276,7 +276,8 @@ impl Shared {
             }
             Some(Err(lost)) => {
                 let Lost { broken, unsent, is_gone } = *lost;
-                is_unmet = is_gone && unsent.is_some();
+                // A breaker that is open is the service's, and open for all of its endpoints.
+                is_unmet = is_gone && unsent.is_some() && broken.failure != Failure::Full;
                 // The breaker is the service's, the body the caller's. Of the rest, a stream that is reset says something about one
                 // request; a connection that is gone, about the endpoint.
                 match broken.failure {
