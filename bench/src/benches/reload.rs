@@ -10,7 +10,6 @@ use rustix::process::Signal;
 
 use super::proxy::{BANK, PATH};
 use super::routes;
-use crate::contestants::Contestant;
 use crate::contestants::native_host::{Engine, serve};
 use crate::http::get;
 use crate::lab::Lab;
