@@ -118,7 +118,7 @@ async fn a_service_moves_to_another_address_under_load_without_a_failed_call() {
 #[tokio::test]
 async fn a_member_that_dies_without_a_word_is_gone_round_at_once_and_out_within_its_lease() {
     let world = World::new();
-    let (_serve, control, _) = world.serve_with("127.0.0.1:0", "lease_ttl = \"3s\"\n");
+    let (_serve, control, _) = world.serve_with("127.0.0.1:0", "lease_ttl = \"6s\"\n");
     let (mut dying, dying_port) = world.wrap(&control, "rates");
     let (_living, living_port) = world.wrap(&control, "rates");
     let (shop, _) = world.wrap(&control, "shop");
