@@ -103,7 +103,12 @@ impl Authority {
     /// Takes away what lets members in, and with it the identities of those that it let in; says how many they were.
     pub(crate) async fn remove_entry(&self, id: &str, now: u64) -> Result<usize, AuthorityError> {
         let _changing = self.changing.lock().await;
-        let before = self.identities(now).await?.len();
+        // Those of the entry alone: others are replaced meanwhile, the control plane's own for one, which follows every change of trust.
+        let live = self.identities(now).await?;
+        let revoked = live
+            .iter()
+            .filter(|(_, identity)| identity.entry.as_deref() == Some(id))
+            .count();
         let Some((table, stored)) = self.records.letting_in(id).await? else {
             return Err(AuthorityError::NoEntry(id.chars().take(64).collect()));
         };
@@ -113,7 +118,6 @@ impl Authority {
             return Err(AuthorityError::Changed);
         }
         self.publish().await?;
-        let revoked = before.saturating_sub(self.identities(now).await?.len());
         tracing::info!(
             entry = id,
             revoked,

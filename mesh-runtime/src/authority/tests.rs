@@ -345,6 +345,24 @@ async fn what_is_removed_lets_nobody_in_and_renews_nothing() {
     assert!(authority.trust().borrow().revoked.is_empty(), "but what is over");
 }
 
+#[tokio::test]
+async fn a_removal_counts_nothing_that_is_replaced_beside_it() {
+    let bench = Bench::new();
+    let authority = Arc::new(bench.open(None).await.unwrap());
+    authority.own_svid(&csr(), NOW).await.unwrap();
+    authority.shows_own();
+    let svid = first(&authority, NOW).await;
+    let id = entry_of(&authority, &svid).await;
+    authority.own_svid(&csr(), NOW).await.unwrap();
+    let (mut trust, showing) = (authority.trust(), Arc::clone(&authority));
+    let showing = tokio::spawn(async move {
+        trust.changed().await.unwrap();
+        showing.shows_own();
+    });
+    assert_eq!(authority.remove_entry(&id, NOW).await.unwrap(), 1);
+    showing.await.unwrap();
+}
+
 /// A store in which what records an identity waits until it may.
 struct Gate {
     store: Embedded,
