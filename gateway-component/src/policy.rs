@@ -2,16 +2,16 @@
 //! told; bodies and sockets never enter this instance.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use gateway::exchange::{Step, refuse, wire};
-use gateway::{Gateway, Memory, Source};
+use gateway::{Exchange, Gateway, Memory, Source};
 use routing::Reason;
 
 use crate::clock;
 
-use self::bindings::exports::heddle::gateway::policy::{self, File, Guest, GuestExchange, Variable};
+use self::bindings::exports::heddle::gateway::policy::{Decision, File, Guest, Variable};
 
 mod bindings {
     #![allow(unsafe_code, reason = "generated: values cross the boundary as pointers")]
@@ -32,13 +32,13 @@ thread_local! {
 struct Configured {
     gateway: Arc<Gateway>,
     memory: Memory,
+    /// Those that wait to be told something.
+    exchanges: BTreeMap<u64, Exchange>,
 }
 
 struct Policy;
 
 impl Guest for Policy {
-    type Exchange = Exchange;
-
     fn configure(config: String, files: Vec<File>, variables: Vec<Variable>) -> Result<(), String> {
         let files: HashMap<String, Vec<u8>> = files.into_iter().map(|file| (file.path, file.content)).collect();
         let variables: HashMap<String, String> = variables
@@ -62,43 +62,55 @@ impl Guest for Policy {
             *configured = Some(Configured {
                 gateway: Arc::new(gateway),
                 memory,
+                exchanges: BTreeMap::new(),
             })
         });
         Ok(())
     }
-}
 
-struct Exchange(RefCell<gateway::Exchange>);
-
-impl GuestExchange for Exchange {
-    fn start(arrival: Vec<u8>) -> (Option<policy::Exchange>, Vec<u8>) {
-        let started = wire::decode_arrival(&arrival)
-            .map_err(|error| error.to_string())
-            .and_then(|arrival| {
-                CONFIGURED.with_borrow_mut(|configured| {
-                    let Configured { gateway, memory } = configured.as_mut().ok_or("start before configure")?;
-                    Ok(gateway::Exchange::start(gateway, memory, &arrival.arrival()))
-                })
-            });
-        match started {
-            Ok((exchange, step)) => (
-                exchange.map(|exchange| policy::Exchange::new(Self(RefCell::new(exchange)))),
-                wire::encode_step(&step),
-            ),
-            Err(why) => (None, wire::encode_step(&misused(&why))),
-        }
+    fn start(id: u64, arrival: Vec<u8>) -> Decision {
+        decide(|configured| {
+            let arrival = wire::decode_arrival(&arrival).map_err(|error| error.to_string())?;
+            let Configured {
+                gateway,
+                memory,
+                exchanges,
+            } = configured;
+            let (exchange, step) = Exchange::start(gateway, memory, &arrival.arrival());
+            let waits = exchange.is_some();
+            exchanges.extend(exchange.map(|exchange| (id, exchange)));
+            Ok((step, waits))
+        })
     }
 
-    fn on(&self, event: Vec<u8>) -> Vec<u8> {
-        let step = wire::decode_event(&event)
-            .map_err(|error| error.to_string())
-            .and_then(|(event, now)| {
-                CONFIGURED.with_borrow_mut(|configured| {
-                    let Configured { memory, .. } = configured.as_mut().ok_or("an event before configure")?;
-                    Ok(self.0.borrow_mut().on(memory, event, now))
-                })
-            });
-        wire::encode_step(&step.unwrap_or_else(|why| misused(&why)))
+    fn on(id: u64, event: Vec<u8>) -> Decision {
+        decide(|configured| {
+            let (event, now) = wire::decode_event(&event).map_err(|error| error.to_string())?;
+            let Configured { memory, exchanges, .. } = configured;
+            let exchange = exchanges.get_mut(&id).ok_or("an event for an exchange that is over")?;
+            let step = exchange.on(memory, event, now);
+            let waits = !exchange.is_over();
+            if !waits {
+                exchanges.remove(&id);
+            }
+            Ok((step, waits))
+        })
+    }
+
+    fn end(id: u64) {
+        CONFIGURED.with_borrow_mut(|configured| configured.as_mut().map(|configured| configured.exchanges.remove(&id)));
+    }
+}
+
+fn decide(decide: impl FnOnce(&mut Configured) -> Result<(Step, bool), String>) -> Decision {
+    let decided = CONFIGURED.with_borrow_mut(|configured| {
+        let configured = configured.as_mut().ok_or("a call before configure")?;
+        decide(configured)
+    });
+    let (step, waits) = decided.unwrap_or_else(|why| (misused(&why), false));
+    Decision {
+        step: wire::encode_step(&step),
+        waits,
     }
 }
 

@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: sets up what is compared and what makes the load, then hands over to the program in `bench/`.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::binaries::Binaries;
 use crate::{component, paths, run, tools};
 
 /// What there is to measure, in the order in which it is run.
@@ -47,18 +47,22 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         some => some.iter().map(String::as_str).collect(),
     };
     let (peers, envoy) = (tools::peers()?, tools::envoy()?);
-    let (component, _) = component::both_checked()?;
+    let is_at_the_edge = names.contains(&"edge");
+    let component = if is_at_the_edge {
+        component::both_checked()?.0
+    } else {
+        component::ready()?
+    };
+    let binaries = Binaries::build()?;
     let mut cargo = paths::cargo();
-    cargo.args(["build", "--release", "--bins", "--package", "native-host"]);
-    cargo.args(["--package", "mesh-runtime", "--package", "bench"]);
-    run::loudly("building what is measured", &mut cargo, "mend what the compiler says above")?;
+    cargo.args(["build", "--release", "--package", "bench"]);
+    run::loudly("building what measures", &mut cargo, "mend what the compiler says above")?;
 
-    let programs = paths::cargo_target()?.join("release");
-    let mut command = Command::new(programs.join("bench"));
-    command.current_dir(paths::root()).arg("run").args(&names);
-    command.arg("--programs").arg(&programs).arg("--component").arg(component);
+    let mut command = binaries.command("bench");
+    command.arg("run").args(&names);
+    command.arg("--programs").arg(&binaries.folder).arg("--component").arg(component);
     command.arg("--peers").arg(peers).arg("--envoy").arg(envoy);
-    if names.contains(&"edge") {
+    if is_at_the_edge {
         command.arg("--wasmtime").arg(tools::wasmtime()?);
     }
     for (flag, given) in [

@@ -7,6 +7,7 @@
 
 mod apt;
 mod bench;
+mod binaries;
 mod ci;
 mod component;
 mod demo;

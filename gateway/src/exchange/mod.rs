@@ -134,6 +134,12 @@ impl Exchange {
             }
         }
     }
+
+    /// Whether it took its last step.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
 }
 
 /// The answer to a request whose only attempt failed and whose exchange was over when the attempt was sent.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use self::service::Services;
+use crate::binaries::Binaries;
 use crate::{component, paths, run};
 
 const CONTROL: &str = "127.0.0.1:7700";
@@ -65,35 +66,6 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<()> {
     let outcome = bank.run(&mut services, arguments.once, begun);
     let stopping = services.stop();
     outcome.and(stopping)
-}
-
-/// The programs that the demo starts.
-struct Binaries {
-    folder: PathBuf,
-}
-
-impl Binaries {
-    fn build() -> Result<Self> {
-        let mut cargo = paths::cargo();
-        cargo.args(["build", "--release"]);
-        for package in ["mesh-runtime", "native-host", "bank-accounts", "bank-statements"] {
-            cargo.args(["--package", package]);
-        }
-        run::loudly(
-            "building the mesh, the gateway's host and the bank's services",
-            &mut cargo,
-            "mend what the compiler says above",
-        )?;
-        Ok(Self {
-            folder: paths::cargo_target()?.join("release"),
-        })
-    }
-
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.folder.join(name));
-        command.current_dir(paths::root());
-        command
-    }
 }
 
 /// The bank, about to run.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use wasmtime::component::{Component, Linker, ResourceAny, ResourceTable};
+use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, Trap};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -14,7 +14,7 @@ use super::super::Fault;
 use super::machine::{Machine, TICK};
 use super::traps;
 use crate::options::GuestLimits;
-use bindings::exports::heddle::gateway::policy::{File, Variable};
+use bindings::exports::heddle::gateway::policy::{Decision, File, Variable};
 use bindings::{PolicyGuest, PolicyGuestPre};
 
 #[allow(
@@ -181,23 +181,24 @@ impl Instance {
     }
 
     /// Tells an arrival.
-    pub(super) fn start(&mut self, arrival: &[u8]) -> Result<(Option<ResourceAny>, Vec<u8>), Fault> {
+    pub(super) fn start(&mut self, exchange: u64, arrival: &[u8]) -> Result<Decision, Fault> {
         self.store.set_epoch_deadline(self.decision);
-        let exchange = self.guest.heddle_gateway_policy().exchange();
-        now(exchange.call_start(&mut self.store, arrival)).map_err(|error| fault(&error, &self.said))
+        let policy = self.guest.heddle_gateway_policy();
+        now(policy.call_start(&mut self.store, exchange, arrival)).map_err(|error| fault(&error, &self.said))
     }
 
     /// Tells an event.
-    pub(super) fn on(&mut self, exchange: ResourceAny, event: &[u8]) -> Result<Vec<u8>, Fault> {
+    pub(super) fn on(&mut self, exchange: u64, event: &[u8]) -> Result<Decision, Fault> {
         self.store.set_epoch_deadline(self.decision);
         let policy = self.guest.heddle_gateway_policy();
-        now(policy.exchange().call_on(&mut self.store, exchange, event)).map_err(|error| fault(&error, &self.said))
+        now(policy.call_on(&mut self.store, exchange, event)).map_err(|error| fault(&error, &self.said))
     }
 
-    /// Ends an exchange.
-    pub(super) fn end(&mut self, exchange: ResourceAny) -> Result<(), Fault> {
+    /// Ends an exchange that waits.
+    pub(super) fn end(&mut self, exchange: u64) -> Result<(), Fault> {
         self.store.set_epoch_deadline(self.decision);
-        now(exchange.resource_drop_async(&mut self.store)).map_err(|error| fault(&error, &self.said))
+        let policy = self.guest.heddle_gateway_policy();
+        now(policy.call_end(&mut self.store, exchange)).map_err(|error| fault(&error, &self.said))
     }
 }
 

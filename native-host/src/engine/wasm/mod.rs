@@ -19,7 +19,6 @@ use std::sync::Arc;
 use gateway::Gateway;
 use gateway::exchange::{Arrival, Event, Step, wire};
 use routing::Now;
-use wasmtime::component::ResourceAny;
 
 use super::{Decider, Engine, Fault};
 use crate::inbound::Head;
@@ -76,31 +75,35 @@ impl Engine for Wasm {
             Head::Parsed(head) => wire::encode_arrival(arrival, head.fields()),
             Head::Raw(head) => wire::encode_arrival(arrival, head.fields().map(|(name, value)| (text(name), value))),
         };
-        let (live, step) = self.guest.borrow_mut().start(encoded, arrival.now)?;
-        Ok((
-            live.map(|id| InGuest {
-                id,
-                guest: Rc::clone(&self.guest),
-            }),
-            step,
-        ))
+        let (id, step) = self.guest.borrow_mut().start(encoded, arrival.now)?;
+        let exchange = id.map(|id| InGuest {
+            id: Some(id),
+            guest: Rc::clone(&self.guest),
+        });
+        Ok((exchange, step))
     }
 
     fn on(&self, exchange: &mut InGuest, event: Event, now: Now) -> Result<Step, Fault> {
-        self.guest.borrow_mut().on(exchange.id, &event, now)
+        let Some(id) = exchange.id else { return Ok(Step::Pending) };
+        let (waits, step) = self.guest.borrow_mut().on(id, &event, now)?;
+        exchange.id = waits.then_some(id);
+        Ok(step)
     }
 }
 
-/// An exchange that waits in the guest.
+/// An exchange in the guest.
 #[derive(Debug)]
 pub(crate) struct InGuest {
-    id: u64,
+    /// None when it is over.
+    id: Option<u64>,
     guest: Rc<RefCell<Guest>>,
 }
 
 impl Drop for InGuest {
     fn drop(&mut self) {
-        self.guest.borrow_mut().end(self.id);
+        if let Some(id) = self.id {
+            self.guest.borrow_mut().end(id);
+        }
     }
 }
 
@@ -120,8 +123,8 @@ struct Guest {
 /// An exchange that waits in the guest, with all that is needed to bring it about again.
 #[derive(Debug)]
 struct Live {
-    /// None where it did not survive a neighbour's fault.
-    resource: Option<ResourceAny>,
+    /// It did not survive a neighbour's fault.
+    lost: bool,
     arrival: Vec<u8>,
     started: Now,
     /// What it was told, verdicts on signatures left out: a fresh instance has an empty cache of them and asks where the
@@ -133,53 +136,60 @@ struct Live {
 
 impl Guest {
     fn start(&mut self, arrival: Vec<u8>, now: Now) -> Result<(Option<u64>, Step), Fault> {
-        let instance = self.instance()?;
-        let (resource, encoded) = match instance.start(&arrival) {
-            Ok(started) => started,
+        let id = self.next;
+        self.next += 1;
+        let decided = match self.instance()?.start(id, &arrival) {
+            Ok(decided) => decided,
             Err(fault) => return Err(self.replace(fault)),
         };
-        let step = self.decode(&encoded)?;
-        let Some(resource) = resource else { return Ok((None, step)) };
+        let step = self.decode(&decided.step)?;
+        if !decided.waits {
+            return Ok((None, step));
+        }
         let mut live = Live {
-            resource: Some(resource),
+            lost: false,
             arrival,
             started: now,
             events: Vec::new(),
             steps: Vec::new(),
         };
-        live.came(&step, &encoded);
-        self.next += 1;
-        self.live.insert(self.next, live);
-        Ok((Some(self.next), step))
+        live.came(&step, &decided.step);
+        self.live.insert(id, live);
+        Ok((Some(id), step))
     }
 
-    fn on(&mut self, id: u64, event: &Event, now: Now) -> Result<Step, Fault> {
+    /// The next step, and whether the exchange waits for what becomes of it.
+    fn on(&mut self, id: u64, event: &Event, now: Now) -> Result<(bool, Step), Fault> {
         let encoded = wire::encode_event(event, now);
-        let resource = self.live.get(&id).and_then(|live| live.resource).ok_or(Fault::Diverged)?;
-        let answer = match self.instance()?.on(resource, &encoded) {
-            Ok(answer) => answer,
+        if self.live.get(&id).is_none_or(|live| live.lost) {
+            return Err(Fault::Diverged);
+        }
+        let decided = match self.instance()?.on(id, &encoded) {
+            Ok(decided) => decided,
             Err(fault) => {
                 // The culprit is not to be replayed.
                 self.live.remove(&id);
                 return Err(self.replace(fault));
             }
         };
-        let step = self.decode(&answer)?;
-        if let Some(live) = self.live.get_mut(&id) {
+        let step = self.decode(&decided.step)?;
+        if !decided.waits {
+            self.live.remove(&id);
+        } else if let Some(live) = self.live.get_mut(&id) {
             if !matches!(event, Event::Verified(_) | Event::Keys(_)) {
                 live.events.push((encoded, now));
             }
-            live.came(&step, &answer);
+            live.came(&step, &decided.step);
         }
-        Ok(step)
+        Ok((decided.waits, step))
     }
 
     fn end(&mut self, id: u64) {
-        let Some(resource) = self.live.remove(&id).and_then(|live| live.resource) else {
+        if self.live.remove(&id).is_none_or(|live| live.lost) {
             return;
-        };
+        }
         let Some(instance) = &mut self.instance else { return };
-        if let Err(fault) = instance.end(resource) {
+        if let Err(fault) = instance.end(id) {
             self.replace(fault);
         }
     }
@@ -214,15 +224,21 @@ impl Guest {
         'fresh: loop {
             self.instance = None;
             let Some(mut instance) = self.fresh() else {
-                self.live.values_mut().for_each(|live| live.resource = None);
+                self.live.values_mut().for_each(|live| live.lost = true);
                 return fault;
             };
-            for live in self.live.values_mut().filter(|live| live.resource.is_some()) {
-                match live.replay(&mut instance, &self.gateway, &self.keys) {
-                    Ok(resource) => live.resource = Some(resource),
-                    Err(Fault::Diverged) => live.resource = None,
+            for (&id, live) in self.live.iter_mut().filter(|(_, live)| !live.lost) {
+                match live.replay(id, &mut instance, &self.gateway, &self.keys) {
+                    Ok(()) => {}
+                    Err(Fault::Diverged) => {
+                        live.lost = true;
+                        if let Err(again) = instance.end(id) {
+                            self.guests.replaced(again);
+                            continue 'fresh;
+                        }
+                    }
                     Err(again) => {
-                        live.resource = None;
+                        live.lost = true;
                         self.guests.replaced(again);
                         continue 'fresh;
                     }
@@ -242,31 +258,33 @@ impl Live {
     }
 
     /// Tells a fresh instance everything that the lost one was told, and compares what comes of it.
-    fn replay(&self, instance: &mut Instance, gateway: &Gateway, keys: &KeyStore) -> Result<ResourceAny, Fault> {
-        let (resource, mut encoded) = instance.start(&self.arrival)?;
-        let resource = resource.ok_or(Fault::Diverged)?;
+    fn replay(&self, id: u64, instance: &mut Instance, gateway: &Gateway, keys: &KeyStore) -> Result<(), Fault> {
+        let mut decided = instance.start(id, &self.arrival)?;
         let mut now = self.started;
         let mut events = self.events.iter();
         let mut steps = self.steps.iter();
         loop {
-            let step = wire::decode_step(&encoded).map_err(|_| Fault::Diverged)?;
+            if !decided.waits {
+                return Err(Fault::Diverged);
+            }
+            let step = wire::decode_step(&decided.step).map_err(|_| Fault::Diverged)?;
             let told = match step {
                 Step::Verify(verify) => Some(Event::Verified(gateway.verify(&verify))),
                 Step::Fetch(fetch) => Some(Event::Keys(keys.held(&fetch))),
                 _ => None,
             };
             if let Some(event) = told {
-                encoded = instance.on(resource, &wire::encode_event(&event, now))?;
+                decided = instance.on(id, &wire::encode_event(&event, now))?;
                 continue;
             }
-            if steps.next() != Some(&hash(&encoded)) {
+            if steps.next() != Some(&hash(&decided.step)) {
                 return Err(Fault::Diverged);
             }
             let Some((event, when)) = events.next() else {
-                return Ok(resource);
+                return Ok(());
             };
             now = *when;
-            encoded = instance.on(resource, event)?;
+            decided = instance.on(id, event)?;
         }
     }
 }

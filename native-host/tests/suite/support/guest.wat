@@ -1,7 +1,6 @@
 ;; A guest that does on request what a gateway never should, to see that its host survives it. What it does is written in the
 ;; request's path; the steps that it answers with are spliced in by the test, which has the codec.
 (module
-  (import "[export]heddle:gateway/policy@0.1.0" "[resource-new]exchange" (func $new (param i32) (result i32)))
   (memory (export "memory") 4)
 
   ;; 1024: the step that answers 200; 8192: one that reads a body; 16384: one that reads a body with another limit; 24576: one
@@ -63,19 +62,16 @@
     (i32.store8 (i32.const 256) (i32.const 0))
     (i32.const 256))
 
-  (func (export "heddle:gateway/policy@0.1.0#[static]exchange.start") (param $at i32) (param $length i32) (result i32)
+  (func (export "heddle:gateway/policy@0.1.0#start") (param i64) (param $at i32) (param $length i32) (result i32)
     (global.set $heap (i32.const 65536))
     (global.set $starts (i32.add (global.get $starts) (i32.const 1)))
     (if (call $has (local.get $at) (local.get $length) (i32.const 512) (i32.const 5)) (then unreachable))
     (if (call $has (local.get $at) (local.get $length) (i32.const 520) (i32.const 5)) (then (loop $for-ever (br $for-ever))))
     (if (call $has (local.get $at) (local.get $length) (i32.const 528) (i32.const 5))
       (then (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable))
-    ;; tuple<option<own<exchange>>, list<u8>>: no exchange, and the step that answers 200.
-    (i32.store8 (i32.const 256) (i32.const 0))
-    (i32.store (i32.const 264) (i32.const 1024))
-    (i32.store (i32.const 268) (i32.const {{RESPOND_LENGTH}}))
+    (call $over (i32.const 1024) (i32.const {{RESPOND_LENGTH}}))
     (if (call $has (local.get $at) (local.get $length) (i32.const 568) (i32.const 9))
-      (then (i32.store (i32.const 268) (i32.const 1))))
+      (then (call $over (i32.const 1024) (i32.const 1))))
     (if (call $has (local.get $at) (local.get $length) (i32.const 536) (i32.const 5))
       (then (call $wait (i32.const 8192) (i32.const {{READ_LENGTH}}))))
     (if (call $has (local.get $at) (local.get $length) (i32.const 584) (i32.const 7))
@@ -88,22 +84,23 @@
           (i32.const {{READ_LENGTH}}))))
     (i32.const 256))
 
-  (func $wait (param $step i32) (param $length i32)
-    (i32.store8 (i32.const 256) (i32.const 1))
-    (i32.store (i32.const 260) (call $new (i32.const 7)))
-    (i32.store (i32.const 264) (local.get $step))
-    (i32.store (i32.const 268) (local.get $length)))
+  ;; A decision: the step, and whether the exchange waits.
+  (func $over (param $step i32) (param $length i32)
+    (i32.store (i32.const 256) (local.get $step))
+    (i32.store (i32.const 260) (local.get $length))
+    (i32.store8 (i32.const 264) (i32.const 0)))
 
-  (func (export "heddle:gateway/policy@0.1.0#[method]exchange.on") (param i32) (param $at i32) (param $length i32) (result i32)
+  (func $wait (param $step i32) (param $length i32)
+    (call $over (local.get $step) (local.get $length))
+    (i32.store8 (i32.const 264) (i32.const 1)))
+
+  (func (export "heddle:gateway/policy@0.1.0#on") (param i64) (param $at i32) (param $length i32) (result i32)
     (global.set $heap (i32.const 65536))
     (if (call $has (local.get $at) (local.get $length) (i32.const 552) (i32.const 10)) (then unreachable))
-    (i32.store (i32.const 256) (i32.const 1024))
-    (i32.store (i32.const 260) (i32.const {{RESPOND_LENGTH}}))
+    (call $over (i32.const 1024) (i32.const {{RESPOND_LENGTH}}))
     ;; The verdict on a signature, by its place among the events: on it goes with the body.
     (if (i32.eq (i32.load8_u (local.get $at)) (i32.const 1))
-      (then
-        (i32.store (i32.const 256) (i32.const 8192))
-        (i32.store (i32.const 260) (i32.const {{READ_LENGTH}}))))
+      (then (call $wait (i32.const 8192) (i32.const {{READ_LENGTH}}))))
     (i32.const 256))
 
-  (func (export "heddle:gateway/policy@0.1.0#[dtor]exchange") (param i32)))
+  (func (export "heddle:gateway/policy@0.1.0#end") (param i64)))
