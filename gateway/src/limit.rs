@@ -107,11 +107,9 @@ impl Limit {
         if self.by == Some(Reference::ClientIp) {
             text = network(&text);
         }
-        let hash = Sha256::new_with_prefix(self.id)
-            .chain_update([u8::from(is_known)])
-            .chain_update(text)
-            .finalize();
-        short(&hash.into())
+        let mut hasher = blake3::Hasher::new_keyed(&self.id);
+        hasher.update(&[u8::from(is_known)]).update(text.as_bytes());
+        short(hasher.finalize().as_bytes())
     }
 
     /// An item of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10 §3).

@@ -60,7 +60,11 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
 
     let mut command = binaries.command("bench");
     command.arg("run").args(&names);
-    command.arg("--programs").arg(&binaries.folder).arg("--component").arg(component);
+    command
+        .arg("--programs")
+        .arg(&binaries.folder)
+        .arg("--component")
+        .arg(component);
     command.arg("--peers").arg(peers).arg("--envoy").arg(envoy);
     if is_at_the_edge {
         command.arg("--wasmtime").arg(tools::wasmtime()?);
