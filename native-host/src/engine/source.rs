@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::handler::Template;
-use super::wasm::{Blueprint, Exports, Fresh, Machine, Opened};
+use super::wasm::{Blueprint, Fresh, Machine, Opened};
 use crate::options::{EngineKind, GuestLimits, Options};
 use crate::snapshot::Snapshot;
 
@@ -59,7 +59,7 @@ impl Source {
         let machine = Machine::new(&options.guest)?;
         tracing::info!(component = %path.display(), "preparing the component; the first time takes some seconds");
         let opened = machine.open(&path)?;
-        if opened.exports == Exports::Handler {
+        if let Opened::Handler(_) = opened {
             tracing::warn!(
                 component = %path.display(),
                 "the component exports no heddle:gateway/policy: it is served through its wasi:http/handler, and the config's routes and upstreams do not apply"
@@ -91,10 +91,10 @@ impl Source {
             return Ok(Prepared::Native);
         };
         let (limits, setup) = (limits.clone(), snapshot.setup().clone());
-        Ok(match opened.exports {
-            Exports::Policy => Prepared::Policy(Arc::new(Blueprint::new(machine, &opened.component, limits, setup)?)),
-            Exports::Handler => {
-                let template = Template::new(machine, &opened.component, limits, setup.variables, config)?;
+        Ok(match opened {
+            Opened::Policy(module) => Prepared::Policy(Arc::new(Blueprint::new(machine, module, limits, setup)?)),
+            Opened::Handler(component) => {
+                let template = Template::new(machine, component, limits, setup.variables, config)?;
                 Prepared::Handler(Arc::new(template))
             }
         })

@@ -1,13 +1,15 @@
 //! The wasmtime engine that every core shares: how components are compiled, where instances live, what stops them.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, Module, PoolingAllocationConfig};
 
 use super::cache;
+use super::contents::{self, Contents, POLICY};
 use crate::options::GuestLimits;
 
 /// How often the epoch advances, which is how exactly a guest's deadline is kept. 100 wake-ups a second cost a core nothing
@@ -26,22 +28,21 @@ pub(crate) struct Machine {
     engine: Engine,
 }
 
-/// A component that was compiled.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    /// It.
-    pub(crate) component: Component,
-    /// What it can be asked.
-    pub(crate) exports: Exports,
+/// A component that was compiled, as far as it takes part.
+pub(crate) enum Opened {
+    /// The module of it that decides, while the host moves the bytes.
+    Policy(Module),
+    /// All of it, since it answers whole requests.
+    Handler(Component),
 }
 
-/// How a component takes part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exports {
-    /// It decides, and the host moves the bytes.
-    Policy,
-    /// It answers whole requests.
-    Handler,
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Policy(_) => "Policy",
+            Self::Handler(_) => "Handler",
+        })
+    }
 }
 
 impl Machine {
@@ -95,35 +96,26 @@ impl Machine {
                 path.display()
             )
         })?;
-        let component = Component::new(&self.engine, bytes)
-            .map_err(anyhow::Error::from)
-            .with_context(|| {
-                format!(
-                    "{} is no component that this host can run: build it with `cargo xtask component`",
-                    path.display()
-                )
-            })?;
-        let exports = exports(&self.engine, &component).with_context(|| {
+        let unusable = || {
             format!(
-                "{} exports neither heddle:gateway/policy nor wasi:http/handler@0.3: it is no gateway component",
+                "{} is no component that this host can run: build it with `cargo xtask component`",
                 path.display()
             )
-        })?;
-        Ok(Opened { component, exports })
+        };
+        let opened = match contents::look(&bytes).with_context(unusable)? {
+            Contents::Policy(module) => Module::new(&self.engine, &bytes[module]).map(Opened::Policy),
+            Contents::Handler => Component::new(&self.engine, &bytes).map(Opened::Handler),
+            Contents::PolicyElsewhere => bail!(
+                "{} exports {POLICY}, but none of its modules has it in the form that this host calls: build it with `cargo xtask component`",
+                path.display()
+            ),
+            Contents::Neither => bail!(
+                "{} exports neither heddle:gateway/policy nor wasi:http/handler@0.3: it is no gateway component",
+                path.display()
+            ),
+        };
+        opened.map_err(anyhow::Error::from).with_context(unusable)
     }
-}
-
-fn exports(engine: &Engine, component: &Component) -> Option<Exports> {
-    let mut found = None;
-    for (name, _) in component.component_type().exports(engine) {
-        if name.starts_with("heddle:gateway/policy@0.1") {
-            return Some(Exports::Policy);
-        }
-        if name.starts_with("wasi:http/handler@0.3") {
-            found = Some(Exports::Handler);
-        }
-    }
-    found
 }
 
 fn pooling(limits: &GuestLimits) -> PoolingAllocationConfig {

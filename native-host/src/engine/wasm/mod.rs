@@ -5,9 +5,10 @@
 //! fresh instance ([`Live`] has them), and goes on as if nothing had been. Only the request that made the guest fail fails.
 
 mod cache;
+mod contents;
+mod imports;
 mod instance;
 mod machine;
-mod traps;
 pub(crate) mod variables;
 
 use std::cell::RefCell;
@@ -27,7 +28,7 @@ use crate::metrics::Guests;
 use instance::Instance;
 
 pub(crate) use instance::{Blueprint, Fresh, Setup};
-pub(crate) use machine::{Exports, Machine, Opened};
+pub(crate) use machine::{Machine, Opened};
 
 /// The engine whose decisions are made by a component.
 #[derive(Debug)]

@@ -1,0 +1,111 @@
+//! What is in a component's file, found without compiling any of it.
+
+use std::ops::Range;
+
+use wasmparser::{Parser, Payload};
+
+/// The interface through which a component decides.
+pub(super) const POLICY: &str = "heddle:gateway/policy@0.1.0";
+
+/// The interface through which a component answers whole requests.
+const HANDLER: &str = "wasi:http/handler@0.3";
+
+/// How a component takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// It decides, and the host moves the bytes. The core module that does is this part of the file.
+    Policy(Range<usize>),
+    /// It says that it decides, but no core module of it does so in the form that this host calls.
+    PolicyElsewhere,
+    /// It answers whole requests.
+    Handler,
+    /// Nothing that this host can use.
+    Neither,
+}
+
+/// Looks through a component's file.
+///
+/// # Errors
+///
+/// Where it is no WebAssembly.
+pub(super) fn look(bytes: &[u8]) -> wasmparser::Result<Contents> {
+    let start = format!("{POLICY}#start");
+    let mut is_policy = false;
+    let mut is_handler = false;
+    let mut module = None;
+    // The modules and components that the place in the file is inside of.
+    let mut inside = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { unchecked_range, .. } | Payload::ComponentSection { unchecked_range, .. } => {
+                inside.push(unchecked_range);
+            }
+            Payload::End(_) => drop(inside.pop()),
+            Payload::ComponentExportSection(exports) if inside.is_empty() => {
+                for export in exports {
+                    let name = export?.name.name;
+                    is_policy |= name == POLICY;
+                    is_handler |= name.starts_with(HANDLER);
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    if export?.name == start {
+                        module = inside.last().cloned();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(match (is_policy, module, is_handler) {
+        (true, Some(module), _) => Contents::Policy(module),
+        (_, _, true) => Contents::Handler,
+        (true, None, false) => Contents::PolicyElsewhere,
+        (false, _, false) => Contents::Neither,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(text: &str) -> Contents {
+        look(&wat::parse_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_interface_is_told_by_what_is_exported_at_the_top() {
+        let exporting = |name: &str| format!(r#"(component (instance $i) (export "{name}" (instance $i)))"#);
+        assert_eq!(contents(&exporting("wasi:http/handler@0.3.0")), Contents::Handler);
+        assert_eq!(contents(&exporting(POLICY)), Contents::PolicyElsewhere);
+        assert_eq!(contents(&exporting("a:b/c@1.0.0")), Contents::Neither);
+        let inner = exporting("wasi:http/handler@0.3.0");
+        assert_eq!(contents(&format!("(component {inner})")), Contents::Neither);
+    }
+
+    #[test]
+    fn the_module_that_decides_is_a_part_of_the_file() {
+        let text = format!(
+            r#"(component
+                (core module (func (export "other")))
+                (core module (func (export "{POLICY}#start")))
+                (instance $i)
+                (export "{POLICY}" (instance $i)))"#
+        );
+        let bytes = wat::parse_str(text).unwrap();
+        let Contents::Policy(module) = look(&bytes).unwrap() else {
+            panic!("there is a module that decides")
+        };
+        assert_eq!(
+            bytes[module],
+            wat::parse_str(format!(r#"(module (func (export "{POLICY}#start")))"#)).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_no_webassembly_is_an_error() {
+        assert!(look(b"#!/bin/sh").is_err());
+        assert!(look(b"").is_err());
+    }
+}
