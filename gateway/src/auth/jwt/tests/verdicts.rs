@@ -52,8 +52,8 @@ fn a_refusal_is_not_remembered_as_a_verdict() {
 
 #[test]
 fn a_verdicts_key_is_the_hash_of_the_auth_its_key_set_and_the_token() {
-    let expected = digest::digest(&digest::SHA256, b"\x01\0\0\0\x02\0\0\0\0\0\0\0token");
-    assert_eq!(Verdicts::key(1, 2, b"token"), expected.as_ref());
+    let expected = blake3::hash(b"\x01\0\0\0\x02\0\0\0\0\0\0\0token");
+    assert_eq!(Verdicts::key(1, 2, b"token"), *expected.as_bytes());
 }
 
 proptest::proptest! {
