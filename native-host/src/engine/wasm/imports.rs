@@ -147,3 +147,93 @@ fn memory(caller: &mut Caller<'_, Host>) -> Result<Memory> {
     let memory = caller.get_export("memory").and_then(Extern::into_memory);
     memory.ok_or_else(|| Error::msg("the guest exports no memory"))
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Store, TypedFunc};
+
+    use super::*;
+
+    /// A module that imports a function as `$it` and exports `run`, linked.
+    fn guest(import: &str, run: &str) -> (Store<Host>, TypedFunc<(), ()>) {
+        let text = format!(
+            r#"(module
+                (import {import})
+                (memory (export "memory") 1)
+                (data (i32.const 100) "words")
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 512))
+                (func (export "run") {run}))"#
+        );
+        let engine = Engine::default();
+        let module = Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let mut store = Store::new(&engine, Host::new(1 << 20));
+        let linked = linker(&engine, &module).unwrap();
+        let instance = linked.instantiate(&mut store, &module).unwrap();
+        let run = instance.get_typed_func(&mut store, "run").unwrap();
+        (store, run)
+    }
+
+    const WRITE: &str = r#""wasi:io/streams@0.2.6" "[method]output-stream.write" (func $it (param i32 i32 i32 i32))"#;
+    const RANDOM_BYTES: &str = r#""wasi:random/random@0.2.6" "get-random-bytes" (func $it (param i64 i32))"#;
+
+    #[test]
+    fn last_words_are_kept_as_far_as_there_is_room() {
+        let (mut store, run) = guest(WRITE, "(call $it (i32.const 2) (i32.const 100) (i32.const 5) (i32.const 0))");
+        run.call(&mut store, ()).unwrap();
+        run.call(&mut store, ()).unwrap();
+        assert_eq!(store.data().said, b"wordswords");
+        store.data_mut().said = vec![b' '; SAID - 2];
+        run.call(&mut store, ()).unwrap();
+        assert_eq!(store.data().said.len(), SAID);
+        assert!(store.data().said.ends_with(b" wo"));
+    }
+
+    #[test]
+    fn standard_output_goes_nowhere() {
+        let (mut store, run) = guest(WRITE, "(call $it (i32.const 1) (i32.const 100) (i32.const 5) (i32.const 0))");
+        run.call(&mut store, ()).unwrap();
+        assert!(store.data().said.is_empty());
+    }
+
+    #[test]
+    fn a_place_outside_of_the_guests_memory_is_its_fault() {
+        let words = "(call $it (i32.const 2) (i32.const 65530) (i32.const 7) (i32.const 0))";
+        let (mut store, run) = guest(WRITE, words);
+        assert!(run.call(&mut store, ()).is_err());
+        let result = "(call $it (i32.const 2) (i32.const 100) (i32.const 5) (i32.const -1))";
+        let (mut store, run) = guest(WRITE, result);
+        assert!(run.call(&mut store, ()).is_err());
+    }
+
+    #[test]
+    fn random_bytes_are_given_where_the_guest_has_room_for_them_and_not_without_end() {
+        let (mut store, run) = guest(
+            RANDOM_BYTES,
+            "(call $it (i64.const 32) (i32.const 8))
+             (if (i32.ne (i32.load (i32.const 8)) (i32.const 512)) (then unreachable))
+             (if (i32.ne (i32.load (i32.const 12)) (i32.const 32)) (then unreachable))
+             (if (i64.eqz (i64.or (i64.load (i32.const 512)) (i64.load (i32.const 536)))) (then unreachable))",
+        );
+        run.call(&mut store, ()).unwrap();
+        let (mut store, run) = guest(RANDOM_BYTES, "(call $it (i64.const 65537) (i32.const 8))");
+        let error = run.call(&mut store, ()).unwrap_err();
+        assert!(format!("{error:#}").contains("65537 random bytes are wanted"), "{error:#}");
+    }
+
+    #[test]
+    fn what_is_for_the_edge_traps_and_says_what_was_called() {
+        let import = r#""wasi:http/client@0.3.0" "[async-lower]send" (func $it (param i32 i32) (result i32))"#;
+        let (mut store, run) = guest(import, "(drop (call $it (i32.const 0) (i32.const 0)))");
+        let error = run.call(&mut store, ()).unwrap_err();
+        let words = "a decision may not call wasi:http/client@0.3.0#[async-lower]send";
+        assert!(format!("{error:#}").contains(words), "{error:#}");
+    }
+
+    #[test]
+    fn an_import_of_another_form_is_refused_when_it_is_linked() {
+        let text = r#"(module (import "wasi:random/random@0.2.6" "get-random-u64" (func (param i32))))"#;
+        let engine = Engine::default();
+        let module = Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        assert!(linker(&engine, &module).unwrap().instantiate_pre(&module).is_err());
+    }
+}

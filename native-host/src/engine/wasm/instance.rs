@@ -75,6 +75,18 @@ pub(super) struct Host {
     pub(super) context: u32,
 }
 
+impl Host {
+    /// For an instance that may have this many bytes of memory.
+    pub(super) fn new(memory: usize) -> Self {
+        Self {
+            limits: StoreLimitsBuilder::new().memory_size(memory).build(),
+            began: Instant::now(),
+            said: Vec::new(),
+            context: 0,
+        }
+    }
+}
+
 /// An instance that has decided nothing yet, and what makes others like it.
 #[derive(Debug)]
 pub(crate) struct Fresh {
@@ -126,12 +138,7 @@ impl fmt::Debug for Instance {
 impl Instance {
     /// Instantiates and configures.
     pub(super) fn new(blueprint: &Blueprint) -> anyhow::Result<Self> {
-        let host = Host {
-            limits: StoreLimitsBuilder::new().memory_size(blueprint.limits.memory).build(),
-            began: Instant::now(),
-            said: Vec::new(),
-            context: 0,
-        };
+        let host = Host::new(blueprint.limits.memory);
         let mut store = Store::new(blueprint.module.module().engine(), host);
         store.limiter(|host| &mut host.limits);
         store.set_epoch_deadline(ticks(blueprint.limits.configure));
