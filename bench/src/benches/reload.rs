@@ -17,7 +17,7 @@ use crate::load::Load;
 use crate::load::wrk::Wrk;
 use crate::report::{Goal, Report, Table};
 use crate::statistics::{Bound, Spread};
-use crate::upstream::Upstream;
+use crate::upstream::{ANSWER, Upstream};
 
 const CONNECTIONS: u32 = 32;
 
@@ -109,6 +109,8 @@ fn large(lab: &Lab, engine: Engine, report: &mut Report) -> Result<()> {
 }
 
 fn large_config(version: &str) -> String {
+    // As long as the upstream's answers, for it is by them that a contestant is known to be ready.
+    let version = format!("{version:ANSWER$}");
     let own = format!("\n[[routes]]\nmatch = {{ path = \"/healthz\" }}\nrespond = {{ status = 200, body = \"{version}\" }}\n");
     routes::config(ROUTES - 1, 0) + &own
 }
@@ -211,6 +213,14 @@ mod tests {
         let page = "# TYPE x counter\nx{result=\"applied\"} 12\nx{result=\"refused\"} 1\n";
         assert_eq!(count(page), Some(12));
         assert_eq!(count(""), None);
+    }
+
+    #[test]
+    fn the_large_config_answers_what_shows_that_it_is_ready() {
+        let config = large_config("version-1");
+        let body = config.rsplit('"').nth(1).unwrap_or_default();
+        assert_eq!(body.len(), ANSWER);
+        assert_eq!(config.matches("[[routes]]").count(), ROUTES);
     }
 
     #[test]
