@@ -27,7 +27,8 @@ impl Machine {
         let kilobytes = field(&memory, "MemTotal").and_then(|total| total.split(' ').next()?.parse::<u64>().ok());
         Self {
             processor: field(&cpu, "model name").unwrap_or("unknown").to_owned(),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            // Not what this process may use: it is tied to one of them.
+            cores: cpu.lines().filter(|line| line.starts_with("processor")).count(),
             memory_gib: kilobytes.unwrap_or_default() >> 20,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .unwrap_or_default()
@@ -48,7 +49,9 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 fn commit() -> String {
     let git = |arguments: &[&str]| output(Command::new("git").args(arguments));
-    let changed = if git(&["status", "--porcelain"]).is_empty() { "" } else { "+" };
+    // What is written of a run changes nothing of what is measured in the next one.
+    let status = git(&["status", "--porcelain", "--", ".", ":!BENCHMARKS.md"]);
+    let changed = if status.is_empty() { "" } else { "+" };
     format!("{}{changed}", git(&["rev-parse", "--short", "HEAD"]))
 }
 
@@ -87,9 +90,10 @@ fn version(text: &str) -> String {
     word.rsplit_once('/').map_or(word, |(_, version)| version).to_owned()
 }
 
-/// `envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`.
+/// `PATH  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`.
 fn envoy(text: &str) -> String {
-    text.split('/').nth(1).unwrap_or("unknown").to_owned()
+    let version = text.split_once("version:").and_then(|(_, version)| version.split('/').nth(1));
+    version.unwrap_or("unknown").to_owned()
 }
 
 #[cfg(test)]
@@ -106,10 +110,7 @@ mod tests {
         assert_eq!(version("wrk debian/4.1.0-3+b2 [epoll]"), "4.1.0-3+b2");
         assert_eq!(version("2.6.2"), "2.6.2");
         assert_eq!(version(""), "unknown");
-        assert_eq!(
-            envoy("/x/envoy  version: 9e/1.40.0/Clean/RELEASE/BoringSSL".trim_start_matches("/x/")),
-            "1.40.0"
-        );
+        assert_eq!(envoy("/x/envoy  version: 9e/1.40.0/Clean/RELEASE/BoringSSL"), "1.40.0");
     }
 
     #[test]
