@@ -7,6 +7,9 @@ use wasmparser::{Parser, Payload};
 /// The interface through which a component decides.
 pub(super) const POLICY: &str = "heddle:gateway/policy@0.1.0";
 
+/// The same in whatever version and form.
+const ANY_POLICY: &str = "heddle:gateway/policy@";
+
 /// The interface through which a component answers whole requests.
 const HANDLER: &str = "wasi:http/handler@0.3";
 
@@ -15,8 +18,8 @@ const HANDLER: &str = "wasi:http/handler@0.3";
 pub(super) enum Contents {
     /// It decides, and the host moves the bytes. The core module that does is this part of the file.
     Policy(Range<usize>),
-    /// It says that it decides, but no core module of it does so in the form that this host calls.
-    PolicyElsewhere,
+    /// It says that it decides, but no core module of it does so in the form that this host calls: it was made for another one.
+    AnotherPolicy,
     /// It answers whole requests.
     Handler,
     /// Nothing that this host can use.
@@ -44,7 +47,7 @@ pub(super) fn look(bytes: &[u8]) -> wasmparser::Result<Contents> {
             Payload::ComponentExportSection(exports) if inside.is_empty() => {
                 for export in exports {
                     let name = export?.name.name;
-                    is_policy |= name == POLICY;
+                    is_policy |= name.starts_with(ANY_POLICY);
                     is_handler |= name.starts_with(HANDLER);
                 }
             }
@@ -60,8 +63,9 @@ pub(super) fn look(bytes: &[u8]) -> wasmparser::Result<Contents> {
     }
     Ok(match (is_policy, module, is_handler) {
         (true, Some(module), _) => Contents::Policy(module),
-        (_, _, true) => Contents::Handler,
-        (true, None, false) => Contents::PolicyElsewhere,
+        // Whatever else it can do: what was meant to decide here must not be left to do something else.
+        (true, None, _) => Contents::AnotherPolicy,
+        (false, _, true) => Contents::Handler,
         (false, _, false) => Contents::Neither,
     })
 }
@@ -78,10 +82,23 @@ mod tests {
     fn an_interface_is_told_by_what_is_exported_at_the_top() {
         let exporting = |name: &str| format!(r#"(component (instance $i) (export "{name}" (instance $i)))"#);
         assert_eq!(contents(&exporting("wasi:http/handler@0.3.0")), Contents::Handler);
-        assert_eq!(contents(&exporting(POLICY)), Contents::PolicyElsewhere);
         assert_eq!(contents(&exporting("a:b/c@1.0.0")), Contents::Neither);
         let inner = exporting("wasi:http/handler@0.3.0");
         assert_eq!(contents(&format!("(component {inner})")), Contents::Neither);
+    }
+
+    #[test]
+    fn a_policy_of_another_form_or_version_is_not_passed_over_for_the_handler() {
+        for policy in [POLICY, "heddle:gateway/policy@0.2.0"] {
+            let text = format!(
+                r#"(component
+                    (core module (func (export "{policy}#[static]exchange.start")))
+                    (instance $i)
+                    (export "{policy}" (instance $i))
+                    (export "wasi:http/handler@0.3.0" (instance $i)))"#
+            );
+            assert_eq!(contents(&text), Contents::AnotherPolicy);
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The wasmtime engine that every core shares: how components are compiled, where instances live, what stops them.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,20 +28,12 @@ pub(crate) struct Machine {
 }
 
 /// A component that was compiled, as far as it takes part.
+#[derive(Debug)]
 pub(crate) enum Opened {
     /// The module of it that decides, while the host moves the bytes.
     Policy(Module),
     /// All of it, since it answers whole requests.
     Handler(Component),
-}
-
-impl fmt::Debug for Opened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Policy(_) => "Policy",
-            Self::Handler(_) => "Handler",
-        })
-    }
 }
 
 impl Machine {
@@ -105,8 +96,8 @@ impl Machine {
         let opened = match contents::look(&bytes).with_context(unusable)? {
             Contents::Policy(module) => Module::new(&self.engine, &bytes[module]).map(Opened::Policy),
             Contents::Handler => Component::new(&self.engine, &bytes).map(Opened::Handler),
-            Contents::PolicyElsewhere => bail!(
-                "{} exports {POLICY}, but none of its modules has it in the form that this host calls: build it with `cargo xtask component`",
+            Contents::AnotherPolicy => bail!(
+                "{} exports heddle:gateway/policy, but not as {POLICY} in the form that this host calls: build it anew with `cargo xtask component`",
                 path.display()
             ),
             Contents::Neither => bail!(
