@@ -30,6 +30,8 @@
 //!
 //! Pure: nothing here reads a clock, a random source, a file, the environment or a socket. All of them are arguments.
 
+#![forbid(unsafe_code)]
+
 mod aggregate;
 mod auth;
 pub mod config;

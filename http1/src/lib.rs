@@ -50,6 +50,8 @@
 //! HTTP/2 (a connection that begins with the preface is reported as [`Decoded::Http2`]), deadlines, the size of a body, what
 //! to do with `Expect` and `Upgrade`, and the meaning of fields other than those that frame a message.
 
+#![forbid(unsafe_code)]
+
 mod body;
 mod error;
 mod facts;

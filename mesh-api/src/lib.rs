@@ -2,6 +2,8 @@
 //! that let a member in ([`JoinToken`]), and the name by which the control plane is known ([`CONTROL_PLANE_PATH`]). Besides, the
 //! gRPC health checking protocol ([`health`]), which members ask their own services by.
 
+#![forbid(unsafe_code)]
+
 mod token;
 
 pub use token::{JoinToken, Pin, TokenError};

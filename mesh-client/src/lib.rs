@@ -38,6 +38,8 @@
 //!
 //! Works on any tokio runtime, of one thread or many; all of it is `Send`. What happens is told as `tracing` events.
 
+#![forbid(unsafe_code)]
+
 mod backoff;
 pub mod caller;
 pub mod client;

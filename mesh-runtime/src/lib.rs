@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod authority;
 mod backup;
 pub mod cli;

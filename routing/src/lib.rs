@@ -2,6 +2,8 @@
 //!
 //! Pure: nothing here reads a clock, a random source, the environment or a socket; time and randomness are arguments.
 
+#![forbid(unsafe_code)]
+
 pub mod balance;
 pub mod call;
 pub mod claims;

@@ -1,13 +1,13 @@
 //! From the file to the snapshot: every section is read and compiled, whatever is wrong with the others.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use http::HeaderName;
 use routing::config::raw::Upstream as RawUpstream;
 use routing::config::{Diagnostics, Document, Source};
 use routing::filter::Reference;
 use routing::table::RouteTable;
-use sha2::{Digest as _, Sha256};
 
 use super::policy::references_of;
 use super::route::{Known, KnownAuth};
@@ -22,7 +22,8 @@ pub(super) fn compile(
     variables: &dyn Fn(&str) -> Option<String>,
     host: &mut dyn FnMut(&Settings, &mut Diagnostics),
 ) -> (Option<Gateway>, Diagnostics) {
-    let print = RefCell::new(Sha256::new_with_prefix(&source.text));
+    let print = RefCell::new(blake3::Hasher::new());
+    print.borrow_mut().update(source.text.as_bytes());
     let variables = |name: &str| {
         let value = variables(name);
         note(&print, name, value.as_deref().unwrap_or_default().as_bytes());
@@ -42,10 +43,10 @@ pub(super) fn compile(
 }
 
 /// Notes something that the config is made of, with its length, so that no two lists of such things look alike.
-fn note(print: &RefCell<Sha256>, name: &str, content: &[u8]) {
+fn note(print: &RefCell<blake3::Hasher>, name: &str, content: &[u8]) {
     let mut print = print.borrow_mut();
     for part in [name.as_bytes(), content] {
-        print.update(part.len().to_le_bytes());
+        print.update(&part.len().to_le_bytes());
         print.update(part);
     }
 }
@@ -131,9 +132,10 @@ fn compile_routes(
     files: &mut Files<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<RouteTable<super::Policy>> {
-    let mut names = Vec::new();
-    let mut spans = Vec::new();
-    let mut routes = Vec::new();
+    // Routes are large, and moving all of them at each doubling takes longer than compiling them.
+    let mut routes = Vec::with_capacity(sections.len());
+    let mut spans = Vec::with_capacity(sections.len());
+    let mut names = BTreeSet::new();
     for (at, section) in sections.into_iter().enumerate() {
         let place = section.span();
         let Some(read) = section.read::<raw::Route>(diagnostics) else {

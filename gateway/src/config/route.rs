@@ -1,7 +1,7 @@
 //! `[[routes]]`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Known {
 }
 
 /// The name of the route at a place in the list: the one that it gives itself, which nobody else may have, or its number.
-pub(super) fn name(at: usize, raw: &raw::Route, names: &mut Vec<String>, diagnostics: &mut Diagnostics) -> String {
+pub(super) fn name(at: usize, raw: &raw::Route, names: &mut BTreeSet<String>, diagnostics: &mut Diagnostics) -> String {
     let name = raw
         .name
         .as_ref()
@@ -65,7 +65,7 @@ pub(super) fn name(at: usize, raw: &raw::Route, names: &mut Vec<String>, diagnos
             diagnostics.error(place.span(), "a route's name is text, as in \"account\"");
         }
     }
-    names.push(name.clone());
+    names.insert(name.clone());
     name
 }
 

@@ -96,13 +96,17 @@ impl Files {
         })?
     }
 
-    /// Resolves when one of the files may have changed, and nothing more happens just then.
+    /// Resolves when one of the files may have changed, and the change is complete. One file is complete once it is closed or put in
+    /// its place; several are when nothing more happens.
     pub(super) async fn changed(&mut self) {
         let Some(watch) = &mut self.watch else {
             return std::future::pending().await;
         };
         if let Err(error) = watch.changed().await {
-            self.lose_sight(&error);
+            return self.lose_sight(&error);
+        }
+        if self.named.len() > 1 || !self.config.is_file() {
+            watch.settled().await;
         }
     }
 
@@ -151,6 +155,22 @@ mod tests {
             let changed = tokio::time::timeout(std::time::Duration::from_secs(20), files.changed());
             changed.await.unwrap_or_else(|_| panic!("{name}"));
             assert!(matches!(files.find(false), Found::Unfit(_)), "{name} is whole and empty");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_files_are_waited_for_and_one_is_not() {
+        let alone = "[[routes]]\nmatch = { path = \"/\" }\nrespond = { status = 200 }\n";
+        for (config, waits) in [(SERVES, true), (alone, false)] {
+            let (folder, mut files) = served();
+            let (file, next) = (folder.path().join("gateway.toml"), folder.path().join("next"));
+            fs::write(&file, config).unwrap();
+            files.find(false);
+            fs::write(&next, config).unwrap();
+            fs::rename(&next, &file).unwrap();
+            let begun = tokio::time::Instant::now();
+            files.changed().await;
+            assert_eq!(begun.elapsed() > std::time::Duration::ZERO, waits, "{config}");
         }
     }
 

@@ -19,8 +19,8 @@ use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlag
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
-/// How long nothing may happen before a change counts as complete, and how long it may take at most: a deployment replaces several
-/// files, and they belong together.
+/// How long nothing may happen before a change of several files counts as complete, and how long it may take at most: a deployment
+/// replaces one after the other, and they belong together.
 const SETTLE: Duration = Duration::from_millis(10);
 const SETTLE_AT_MOST: Duration = Duration::from_millis(100);
 
@@ -148,17 +148,21 @@ impl Watch {
         self.seen.begun.retain(|(watch, _), _| self.seen.watched.contains_key(watch));
     }
 
-    /// Resolves when one of the files may have changed, and the change is complete.
+    /// Resolves when one of the files may have changed.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
         while !self.seen.changed {
             self.more().await?;
         }
+        Ok(())
+    }
+
+    /// Resolves when nothing more happens just now.
+    pub(super) async fn settled(&mut self) {
         // An error is the time being over, which is as good as nothing more happening.
         let _at_most = tokio::time::timeout(SETTLE_AT_MOST, async {
             while let Ok(Ok(())) = tokio::time::timeout(SETTLE, self.more()).await {}
         })
         .await;
-        Ok(())
     }
 
     /// From here on, what changes has changed.

@@ -76,6 +76,11 @@ fn is_normal(path: &[u8]) -> bool {
     })
 }
 
+/// The same of one segment, which is not empty.
+pub(super) fn is_normal_segment(segment: &str) -> bool {
+    !segment.is_empty() && !segment.starts_with('.') && segment.bytes().all(|byte| PLAIN[usize::from(byte)] && byte != b'/')
+}
+
 fn push_segment(out: &mut String, segment: &str) -> Result<(), PathError> {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut rest = segment.as_bytes();

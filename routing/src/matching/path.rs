@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::normalise;
+use super::normalise::{is_normal_segment, normalise};
 
 /// Templates may have this many segments. A bit of a `u32` says of each whether it is a parameter.
 pub const MAX_SEGMENTS: usize = 32;
@@ -238,6 +238,9 @@ impl Segment {
         }
         if text.contains(['{', '}']) {
             return Err(PathPatternError::PartOfSegment(text.to_owned()));
+        }
+        if is_normal_segment(text) {
+            return Ok(Self::Literal(text.into()));
         }
         let path = format!("/{text}");
         let normal = normalise(&path).map_err(|_| PathPatternError::Character(text.to_owned()))?;

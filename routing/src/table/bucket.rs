@@ -8,6 +8,7 @@
 //! matches. A table has a handful of classes, however many routes.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use matchit::Router;
 
@@ -22,7 +23,7 @@ pub(super) struct Bucket {
     /// Full ones first, then by how many literal characters their best shape has, descending.
     classes: Vec<Class>,
     /// Places of shapes in `groups`; only while the bucket is filled.
-    shapes: HashMap<String, u32, super::BuildHasherDefault<super::DefaultHasher>>,
+    shapes: HashMap<(ClassKind, String), u32, super::BuildHasherDefault<super::DefaultHasher>>,
 }
 
 /// The rules of one shape, the least rank first.
@@ -45,7 +46,7 @@ struct Class {
     shapes: Shapes,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum ClassKind {
     Full,
     Tail,
@@ -92,7 +93,7 @@ impl Bucket {
     /// Adds a rule.
     pub(super) fn insert(&mut self, id: RuleId, rule: &Rule) {
         let (kind, shape, params) = shape(&rule.path);
-        let key = format!("{kind:?}{shape}");
+        let key = (kind, shape);
         if let Some(&place) = self.shapes.get(&key) {
             let entries = &mut self.groups[place as usize].entries;
             // A rule that names a host twice is still one rule.
@@ -103,6 +104,7 @@ impl Bucket {
         }
         let place = super::index(self.groups.len());
         let rank = rule.path.rank();
+        let shape = key.1.clone();
         self.shapes.insert(key, place);
         self.groups.push(Group { rank, entries: vec![id] });
         let count = rule.path.segments().len();
@@ -226,7 +228,8 @@ fn shape(pattern: &PathPattern) -> (ClassKind, String, u32) {
         match segment {
             Segment::Literal(literal) => text.push_str(literal),
             Segment::Param(_) => {
-                text.push_str(&format!("{{p{place}}}"));
+                // Writing to a string cannot fail.
+                let _written = write!(text, "{{p{place}}}");
                 params |= 1 << place;
             }
         }

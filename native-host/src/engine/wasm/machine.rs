@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use wasmtime::component::Component;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, Module, PoolingAllocationConfig};
 
-use super::cache;
+use super::cache::Cache;
 use super::contents::{self, Contents, POLICY};
 use crate::options::GuestLimits;
 
@@ -25,6 +25,7 @@ const KEEP_RESIDENT: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     engine: Engine,
+    cache: Cache,
 }
 
 /// A component that was compiled, as far as it takes part.
@@ -49,8 +50,7 @@ impl Machine {
             // A component built with it checks signatures five times as fast; one without is none the wiser.
             .wasm_wide_arithmetic(true)
             // Costs 12–18 % of guest time, against 17–21 % for fuel; without either a guest could spin for ever.
-            .epoch_interruption(true)
-            .cache(cache::open());
+            .epoch_interruption(true);
         let mut pooled = config.clone();
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(limits)));
         let engine = Engine::new(&pooled).or_else(|error| {
@@ -68,7 +68,10 @@ impl Machine {
                 engine.increment_epoch();
             }
         })?;
-        Ok(Self { engine })
+        Ok(Self {
+            engine,
+            cache: Cache::open(),
+        })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -94,8 +97,8 @@ impl Machine {
             )
         };
         let opened = match contents::look(&bytes).with_context(unusable)? {
-            Contents::Policy(module) => Module::new(&self.engine, &bytes[module]).map(Opened::Policy),
-            Contents::Handler => Component::new(&self.engine, &bytes).map(Opened::Handler),
+            Contents::Policy(module) => self.cache.load(&self.engine, &bytes[module]).map(Opened::Policy),
+            Contents::Handler => self.cache.load(&self.engine, &bytes).map(Opened::Handler),
             Contents::AnotherPolicy => bail!(
                 "{} exports heddle:gateway/policy, but not as {POLICY} in the form that this host calls: build it anew with `cargo xtask component`",
                 path.display()
