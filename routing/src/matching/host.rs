@@ -123,18 +123,24 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
+/// What is to be said of a host's bytes, a bit each, so that one look at all of them says it.
+const CAPITAL: u8 = 1;
+const FORBIDDEN: u8 = 2;
+
 /// The bytes that a host may have: letters, digits, and what RFC 3986 §3.2.2 has besides, of which names in use have few.
-static HOST: [bool; 256] = {
+static HOST: [u8; 256] = {
     let others = b"-._~!$&'()*+,;=%[]:";
-    let mut table = [false; 256];
+    let mut table = [FORBIDDEN; 256];
     let mut byte = 0_u8;
     while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric();
+        if byte.is_ascii_alphanumeric() {
+            table[byte as usize] = if byte.is_ascii_uppercase() { CAPITAL } else { 0 };
+        }
         byte += 1;
     }
     let mut at = 0;
     while at < others.len() {
-        table[others[at] as usize] = true;
+        table[others[at] as usize] = 0;
         at += 1;
     }
     table
@@ -154,11 +160,12 @@ pub fn split_authority(authority: &str) -> Option<Cow<'_, str>> {
     let port_is_valid = port
         .strip_prefix(':')
         .map_or(port.is_empty(), |digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-    if !port_is_valid || !host.bytes().all(|byte| HOST[usize::from(byte)]) {
+    let said = host.bytes().fold(0, |said, byte| said | HOST[usize::from(byte)]);
+    if !port_is_valid || said & FORBIDDEN != 0 {
         return None;
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    if said & CAPITAL != 0 {
         return Some(Cow::Owned(host.to_ascii_lowercase()));
     }
     Some(Cow::Borrowed(host))

@@ -187,7 +187,8 @@ impl<P> RouteTable<P> {
     /// The buckets for a host, the most specific first.
     fn buckets(&self, host: &str) -> impl Iterator<Item = &Bucket> {
         let exact = if self.exact.is_empty() { None } else { self.exact.get(host) };
-        let dots = host.match_indices('.').filter(|&(at, _)| at > 0 && !self.below.is_empty());
+        let read = if self.below.is_empty() { "" } else { host };
+        let dots = read.match_indices('.').filter(|&(at, _)| at > 0);
         let below = dots.filter_map(|(at, _)| self.below.get(&host[at..]));
         exact.into_iter().chain(below).chain([&self.any])
     }
