@@ -15,6 +15,7 @@ mod inbound;
 mod keys;
 mod limit;
 mod listener;
+mod memory;
 mod metrics;
 mod mirror;
 mod observe;

@@ -24,6 +24,7 @@ use crate::engine::{Native, Prepared, Source, Wasm};
 use crate::keys::KeyStore;
 use crate::limit::Quotas;
 use crate::listener::{self, tls};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::reload::{Files, Next, Reloader};
@@ -163,6 +164,7 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
     };
     let source = Source::open(&options)?;
     let Started { threads, cores } = starter.start(listeners, &source.prepare(&snapshot)?)?;
+    memory::give_back();
 
     let snapshots = Arc::new(Snapshots::new(Arc::clone(&snapshot)));
     let has_tls = tls.is_some();

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{Decider, Source};
 use crate::listener::tls;
+use crate::memory;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::upstream::Shared;
 pub(crate) use files::Files;
@@ -127,6 +128,7 @@ impl Reloader {
             Found::Unfit(error) => Outcome::Refused(error.to_string()),
         };
         self.tell(outcome, began, on_request);
+        memory::give_back();
         true
     }
 
