@@ -132,7 +132,7 @@ fn compile_routes(
     files: &mut Files<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<RouteTable<super::Policy>> {
-    // Routes are large, and moving all of them at each doubling takes longer than compiling them.
+    // Routes are large, and a list that grows moves all of them at each doubling.
     let mut routes = Vec::with_capacity(sections.len());
     let mut spans = Vec::with_capacity(sections.len());
     let mut names = BTreeSet::new();

@@ -75,14 +75,15 @@ impl Ends {
             at: [0; MAX_SEGMENTS + 2],
             count: 0,
         };
-        let slashes = path.bytes().enumerate().skip(1).filter(|&(_, byte)| byte == b'/');
-        for (at, _) in slashes.take(MAX_SEGMENTS + 1) {
+        let slashes = path
+            .bytes()
+            .enumerate()
+            .skip(1)
+            .filter(|&(_, byte)| byte == b'/')
+            .map(|(at, _)| at);
+        for end in slashes.chain([path.len()]).take(MAX_SEGMENTS + 1) {
             ends.count += 1;
-            ends.at[ends.count] = at;
-        }
-        if ends.count <= MAX_SEGMENTS {
-            ends.count += 1;
-            ends.at[ends.count] = path.len();
+            ends.at[ends.count] = end;
         }
         ends
     }
