@@ -50,6 +50,7 @@ pub mod discovery;
 pub mod drain;
 pub mod health;
 mod join;
+mod linger;
 mod mesh;
 mod metrics;
 pub mod opaque;

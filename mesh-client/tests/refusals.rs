@@ -63,17 +63,7 @@ impl Accounts {
 
     /// Connects as whoever `issued` says, believes any server, and sends a request; whether it was answered.
     async fn asked_by(&self, issued: Option<Issued>) -> bool {
-        let builder = ClientConfig::builder_with_provider(default_provider().into())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Credulous));
-        let mut config = match issued {
-            Some(issued) => builder.with_client_auth_cert(issued.chain, issued.key).unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let answered = request(self.address, config).await.is_ok();
+        let answered = request(self.address, credulous(issued)).await.is_ok();
         assert_eq!(
             answered,
             self.seen.load(Ordering::Relaxed) > 0,
@@ -96,6 +86,21 @@ async fn request(address: SocketAddr, config: ClientConfig) -> Result<(), Box<dy
         .send_request(Request::get("http://accounts.mesh/").body(Empty::new())?)
         .await?;
     Ok(())
+}
+
+/// The client of whoever `issued` says, which believes any server.
+fn credulous(issued: Option<Issued>) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous));
+    let mut config = match issued {
+        Some(issued) => builder.with_client_auth_cert(issued.chain, issued.key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
 }
 
 /// Believes any server, as an attacker's client would.
@@ -253,6 +258,27 @@ async fn an_expired_svid_is_refused() {
     let mut leaf = accounts(&bank);
     leaf.not_after = leaf.not_before + Duration::seconds(1);
     refused_everywhere(&bank, || bank.issue(&leaf), SvidError::Expired).await;
+}
+
+/// The client's handshake is over before the server looks at its certificate, so that its request crosses the refusal.
+#[tokio::test]
+async fn a_peer_that_goes_on_talking_hears_why_it_is_refused() {
+    let bank = bank();
+    let mut leaf = accounts(&bank);
+    leaf.not_after = OffsetDateTime::now_utc() - Duration::minutes(1);
+    let accounts = Accounts::serve(&bank).await;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(credulous(Some(bank.issue(&leaf)))));
+    let stream = TcpStream::connect(accounts.address).await.unwrap();
+    let name = ServerName::try_from("peer.mesh").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    for _ in 0..20 {
+        stream.write_all(b"a piece of a request").await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let refused = stream.read(&mut [0]).await.unwrap_err();
+    let alert = refused.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    let expired = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
+    assert_eq!(alert, Some(&expired));
 }
 
 #[tokio::test]
@@ -451,16 +477,8 @@ async fn a_lenient_server_lets_in_who_is_late_and_nobody_who_is_too_late() {
 
 /// Shakes hands as whoever `issued` says; whom the server saw.
 async fn shake(tls: &ServerTls, issued: Issued) -> Result<PeerIdentity, TlsError> {
-    let mut config = ClientConfig::builder_with_provider(default_provider().into())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Credulous))
-        .with_client_auth_cert(issued.chain, issued.key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(credulous(Some(issued))));
     let connect = async {
         let name = ServerName::try_from("peer.mesh").unwrap();
         if let Ok(mut stream) = connector.connect(name, ours).await {

@@ -7,7 +7,6 @@
 mod answer;
 mod forwarded;
 mod guard;
-mod linger;
 mod service;
 
 use std::future::Future;
@@ -35,11 +34,11 @@ pub use service::HttpService;
 
 use answer::{Answer, Caller};
 use guard::Refused;
-use linger::Lingering;
 
 use crate::Deadline;
 use crate::caller;
 use crate::drain;
+use crate::linger::Lingering;
 use crate::opaque::{Arrival, Hall};
 use crate::tls::{PeerIdentity, Protocol, ServerTls, TlsError};
 

@@ -11,7 +11,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{DistinguishedName, ServerConfig};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -20,6 +20,7 @@ use super::error::of_handshake;
 use super::signature::tls13_signatures;
 use super::verify::leaf_identity;
 use super::{Authorizer, Bundle, Credentials, Held, Protocol, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
+use crate::linger::Lingering;
 
 /// Sessions kept for resumption, per generation of credentials.
 const SESSIONS: usize = 1024;
@@ -83,7 +84,8 @@ impl ServerTls {
         &self.credentials
     }
 
-    /// Does the handshake on `io` and says who the peer is; `None` only where [`Peers::Optional`] admits the nameless.
+    /// Does the handshake on `io` and says who the peer is; `None` only where [`Peers::Optional`] admits the nameless. A peer that
+    /// is refused has two seconds to hear why and to close its end.
     ///
     /// # Errors
     /// [`TlsError`] where the peer speaks no TLS 1.3, or does not prove an identity that is admitted.
@@ -92,7 +94,13 @@ impl ServerTls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let (_, config) = self.built.of(&self.credentials, |held| self.config(held))?;
-        let stream = TlsAcceptor::from(config).accept(io).await.map_err(of_handshake)?;
+        let stream = match TlsAcceptor::from(config).accept(io).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, io)) => {
+                let _ = Lingering::new(io).shutdown().await;
+                return Err(of_handshake(error));
+            }
+        };
         self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = leaf

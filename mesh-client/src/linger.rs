@@ -3,6 +3,9 @@
 //! A peer may send a request at the very moment at which the server closes. Bytes that nobody reads are answered with a TCP
 //! reset, which can overtake the `GOAWAY` that would have told the peer that its request was not looked at and may go elsewhere.
 //! So this end stops writing first and reads on until the peer has closed as well (RFC 9112 §9.6 has the same for HTTP/1.1).
+//!
+//! The same holds for the alert that refuses a peer's certificate: in TLS 1.3 the peer has finished its handshake by then, and sends
+//! its first request on the heels of it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,13 +20,13 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A stream whose shutdown waits for the other end.
 #[derive(Debug)]
-pub(super) struct Lingering<T> {
+pub(crate) struct Lingering<T> {
     stream: T,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Lingering<T> {
-    pub(super) const fn new(stream: T) -> Self {
+    pub(crate) const fn new(stream: T) -> Self {
         Self { stream, closing: None }
     }
 }
