@@ -7,9 +7,10 @@ mod support;
 use std::sync::Arc;
 
 use identity::Matcher;
-use mesh_client::tls::{ClientTls, Rotation, ServerTls};
+use mesh_client::tls::{ClientTls, Rotation, ServerTls, Svid, SvidError, TlsError};
 use rustls::HandshakeKind;
-use support::authority::Authority;
+use support::authority::{Authority, Leaf};
+use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -93,6 +94,41 @@ async fn no_session_outlives_the_identity_of_the_one_who_listens() {
     pair.connect().await;
     pair.rotate_server.replace_svid(bank.service("accounts").svid());
     assert!(!is_resumed(pair.connect().await));
+}
+
+/// An SVID of `service` that ends in so many seconds.
+fn ending(authority: &Authority, service: &str, seconds: i64) -> Svid {
+    let mut leaf = Leaf::of(authority.id(service).as_str());
+    leaf.not_after = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+    authority.issue(&leaf).svid()
+}
+
+#[tokio::test]
+async fn who_is_about_to_end_shows_its_identity_anew_and_so_hears_of_its_end() {
+    let bank = Authority::new("bank.example");
+    let pair = Pair::new(&bank).await;
+    pair.rotate_client.replace_svid(ending(&bank, "rates", 30));
+    pair.connect().await;
+    assert!(!is_resumed(pair.connect().await));
+}
+
+#[tokio::test]
+async fn a_resumed_session_does_not_hide_that_the_one_who_listens_has_ended() {
+    let bank = Authority::new("bank.example");
+    let pair = Pair::new(&bank).await;
+    pair.rotate_server.replace_svid(ending(&bank, "accounts", 1));
+    pair.connect().await;
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let connect = async {
+        let stream = TcpStream::connect(pair.listener.local_addr().unwrap()).await.unwrap();
+        pair.client.connect(stream).await.map(drop).unwrap_err()
+    };
+    let accept = async {
+        let (stream, _) = pair.listener.accept().await.unwrap();
+        let _ = pair.server.accept(stream).await;
+    };
+    let (refused, ()) = tokio::join!(connect, accept);
+    assert!(matches!(refused, TlsError::Svid(SvidError::Expired)), "{refused}");
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::Matcher;
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, HandshakeKind};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -16,8 +17,12 @@ use tokio_rustls::client::TlsStream;
 use super::creds::Built;
 use super::error::of_handshake;
 use super::signature::tls13_signatures;
-use super::verify::leaf_identity;
+use super::verify::{LeafIdentity, in_time, leaf_identity};
 use super::{Authorizer, Bundle, Credentials, Held, Protocol, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
+
+/// How long before the end of its own SVID a client resumes no session any more: a peer that is shown the SVID refuses it with an
+/// alert that says why, where one that finds it ended behind a resumed session can but close. Time enough for clocks that differ.
+const RESUMES_UNTIL: Duration = Duration::from_secs(60);
 
 /// Connects to one target: every configuration expects the same IDs, so that no session or verdict of one target can be
 /// used for another.
@@ -54,12 +59,20 @@ impl ClientTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let (generation, config) = self.built.of(&self.credentials, |held| self.config(held))?;
+        let (generation, mut config) = self.built.of(&self.credentials, |held| self.config(held))?;
+        let last = self.credentials.held().svid.not_after();
+        if UnixTime::now().as_secs().saturating_add(RESUMES_UNTIL.as_secs()) > last {
+            Arc::make_mut(&mut config).resumption = Resumption::disabled();
+        }
         let stream = TlsConnector::from(config)
             .connect(any_name(), io)
             .await
             .map_err(of_handshake)?;
-        self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
+        let session = stream.get_ref().1;
+        self.protocol.expect(session.alpn_protocol())?;
+        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+            in_time(peer_leaf(&stream)?.not_after)?;
+        }
         Ok((stream, generation))
     }
 
@@ -129,6 +142,10 @@ impl ServerCertVerifier for ServerVerifier {
 
 /// The serial number of the certificate that the peer showed.
 pub(crate) fn peer_serial<IO>(stream: &TlsStream<IO>) -> Result<Vec<u8>, SvidError> {
+    Ok(peer_leaf(stream)?.serial)
+}
+
+fn peer_leaf<IO>(stream: &TlsStream<IO>) -> Result<LeafIdentity, SvidError> {
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    Ok(leaf_identity(shown.ok_or(SvidError::Empty)?)?.serial)
+    leaf_identity(shown.ok_or(SvidError::Empty)?)
 }

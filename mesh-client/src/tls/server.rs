@@ -8,7 +8,7 @@ use identity::{Matcher, SpiffeId};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{DistinguishedName, ServerConfig};
+use rustls::{DistinguishedName, HandshakeKind, ServerConfig};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::creds::Built;
 use super::error::of_handshake;
 use super::signature::tls13_signatures;
-use super::verify::leaf_identity;
+use super::verify::{in_time, leaf_identity};
 use super::{Authorizer, Bundle, Credentials, Held, Protocol, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
 use crate::linger::Lingering;
 
@@ -102,10 +102,14 @@ impl ServerTls {
             }
         };
         self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = leaf
-            .map(|leaf| PeerIdentity::of(leaf, self.lenience, UnixTime::now()))
-            .transpose()?;
+        let session = stream.get_ref().1;
+        let leaf = session.peer_certificates().and_then(<[_]>::first);
+        let peer = leaf.map(PeerIdentity::of).transpose()?;
+        if session.handshake_kind() == Some(HandshakeKind::Resumed)
+            && let Some(peer) = &peer
+        {
+            in_time(peer.not_after.saturating_add(self.lenience.as_secs()))?;
+        }
         match (&peer, &self.peers) {
             (None, Peers::Required(_)) => Err(SvidError::Empty.into()),
             _ => Ok((stream, peer)),
@@ -152,12 +156,9 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    /// Reads a leaf that the handshake has verified. A resumed session is not verified again, so its end is looked at here.
-    fn of(leaf: &CertificateDer<'_>, lenience: Duration, now: UnixTime) -> Result<Self, SvidError> {
+    /// Reads a leaf that a handshake has verified.
+    fn of(leaf: &CertificateDer<'_>) -> Result<Self, SvidError> {
         let identity = leaf_identity(leaf)?;
-        if now.as_secs() > identity.not_after.saturating_add(lenience.as_secs()) {
-            return Err(SvidError::Expired);
-        }
         Ok(Self {
             id: identity.id,
             not_before: identity.not_before,

@@ -112,6 +112,15 @@ pub(super) fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<LeafIdentity, S
     })
 }
 
+/// What is to be asked of the certificate behind a resumed session, which no verifier sees again. Nobody else asks it: the clock may
+/// have gone on since the verifier looked.
+pub(super) fn in_time(not_after: u64) -> Result<(), SvidError> {
+    if UnixTime::now().as_secs() > not_after {
+        return Err(SvidError::Expired);
+    }
+    Ok(())
+}
+
 /// A certificate that signs others, X509-SVID §3.1 and §4.3: it may sign certificates, and where it has an ID, that is the trust
 /// domain's own. Whether it is a CA is part of the path's validation.
 fn check_signer(signer: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(), SvidError> {
