@@ -163,7 +163,7 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
         drain: &watch,
     };
     let source = Source::open(&options)?;
-    let Started { threads, cores } = starter.start(listeners, &source.prepare(&snapshot)?)?;
+    let Started { threads, cores } = starter.start(listeners, &source.prepare(snapshot.setup())?)?;
     memory::give_back();
 
     let snapshots = Arc::new(Snapshots::new(Arc::clone(&snapshot)));

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::handler::Template;
-use super::wasm::{Blueprint, Fresh, Machine, Opened};
+use super::wasm::{Blueprint, Fresh, Machine, Opened, Setup};
 use crate::options::{EngineKind, GuestLimits, Options};
-use crate::snapshot::Snapshot;
 
 /// Makes deciders for any config.
 #[derive(Debug)]
@@ -75,12 +74,23 @@ impl Source {
         })
     }
 
+    /// Whether its deciders are guests that are handed the config.
+    pub(crate) fn configures_guests(&self) -> bool {
+        matches!(
+            &self.component,
+            Some(Component {
+                opened: Opened::Policy(_),
+                ..
+            })
+        )
+    }
+
     /// Prepares for a config.
     ///
     /// # Errors
     ///
     /// Where the component cannot be linked.
-    pub(crate) fn prepare(&self, snapshot: &Snapshot) -> anyhow::Result<Prepared> {
+    pub(crate) fn prepare(&self, setup: &Setup) -> anyhow::Result<Prepared> {
         let Some(Component {
             machine,
             opened,
@@ -90,7 +100,7 @@ impl Source {
         else {
             return Ok(Prepared::Native);
         };
-        let (limits, setup) = (limits.clone(), snapshot.setup().clone());
+        let (limits, setup) = (limits.clone(), setup.clone());
         Ok(match opened {
             Opened::Policy(module) => Prepared::Policy(Arc::new(Blueprint::new(machine, module, limits, setup)?)),
             Opened::Handler(component) => {
@@ -106,8 +116,8 @@ impl Source {
     /// # Errors
     ///
     /// Where the component refuses the config.
-    pub(crate) fn deciders(&self, snapshot: &Snapshot, cores: usize) -> anyhow::Result<Vec<Decider>> {
-        let prepared = self.prepare(snapshot)?;
+    pub(crate) fn deciders(&self, setup: &Setup, cores: usize) -> anyhow::Result<Vec<Decider>> {
+        let prepared = self.prepare(setup)?;
         let blueprint = match prepared {
             Prepared::Native => return Ok((0..cores).map(|_| Decider::Native).collect()),
             Prepared::Handler(template) => return Ok((0..cores).map(|_| Decider::Handler(Arc::clone(&template))).collect()),

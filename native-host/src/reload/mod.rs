@@ -3,6 +3,7 @@
 //! A request in flight ends with what it began with. What belongs to an upstream and not to a config comes along: connections,
 //! breakers, the health of endpoints. What cannot change under a listener's feet is said and waits for a restart.
 
+mod early;
 mod files;
 mod watch;
 
@@ -17,6 +18,7 @@ use crate::listener::tls;
 use crate::memory;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::upstream::Shared;
+use early::Early;
 pub(crate) use files::Files;
 use files::Found;
 
@@ -121,8 +123,15 @@ impl Reloader {
     /// Brings what is on disk into force, or tells why not; false where it is worth waiting for the rest of it.
     fn attempt(&mut self, on_request: bool, patient: bool) -> bool {
         let began = Instant::now();
-        let outcome = match self.files.find(patient) {
-            Found::Config(snapshot) => self.apply(Arc::new(*snapshot)),
+        let before = self.snapshots.current();
+        let config = self.files.config().to_owned();
+        let (found, early) = std::thread::scope(|scope| {
+            let early = scope.spawn(|| Early::begin(&self.source, &config, before.setup(), self.cores.len()));
+            let found = self.files.find(patient);
+            (found, early.join().unwrap_or(None))
+        });
+        let outcome = match found {
+            Found::Config(snapshot) => self.apply(Arc::new(*snapshot), early),
             Found::Unfinished(_) if patient => return false,
             Found::Unfinished(why) => Outcome::Refused(why),
             Found::Unfit(error) => Outcome::Refused(error.to_string()),
@@ -158,11 +167,15 @@ impl Reloader {
         }
     }
 
-    fn apply(&mut self, snapshot: Arc<Snapshot>) -> Outcome {
+    fn apply(&mut self, snapshot: Arc<Snapshot>, early: Option<Early>) -> Outcome {
         if snapshot.same(&self.snapshots.current()) {
             return Outcome::Unchanged;
         }
-        let deciders = match self.source.deciders(&snapshot, self.cores.len()) {
+        let setup = snapshot.setup();
+        let deciders = early
+            .and_then(|early| early.of(setup))
+            .unwrap_or_else(|| self.source.deciders(setup, self.cores.len()));
+        let deciders = match deciders {
             Ok(deciders) => deciders,
             Err(error) => return Outcome::Refused(format!("{error:#}")),
         };

@@ -4,15 +4,8 @@ use std::path::{Path, PathBuf};
 
 use native_host::EngineKind;
 
+use crate::support::guest::built;
 use crate::support::{Upstream, everything_to, gateway_with, ok};
-
-fn built() -> Option<PathBuf> {
-    let component = std::env::var_os("HEDDLE_COMPONENT").map(PathBuf::from);
-    if component.is_none() {
-        eprintln!("not tried: `cargo xtask test` builds the component and names it in HEDDLE_COMPONENT");
-    }
-    component
-}
 
 /// The same component under a name of its policy export that no host looks for: one that only answers whole requests.
 fn without_policy(component: &Path, folder: &Path) -> PathBuf {

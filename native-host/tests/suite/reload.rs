@@ -10,7 +10,8 @@ use rustls::HandshakeKind;
 use rustls::version::TLS13;
 
 use crate::support::authority::{Authority, connect};
-use crate::support::{Client, Gateway, Upstream, eventually, everything_to, gateway, gateway_in, gateway_with, guest, ok};
+use crate::support::guest::{built, misbehaving};
+use crate::support::{Client, Gateway, Upstream, eventually, everything_to, gateway, gateway_in, gateway_with, ok};
 
 const SAYS: &str = "[[routes]]\nname = \"all\"\nmatch = { path_prefix = \"/\" }\nrespond = { status = 200, body = ";
 
@@ -182,22 +183,29 @@ fn an_empty_config_is_refused() {
     assert!(why.contains("gateway.toml is empty"), "{why}");
 }
 
+fn validates(schema: &str) -> String {
+    format!(
+        "[[routes]]\nname = \"post\"\nmatch = {{ path = \"/\", methods = [\"POST\"] }}\nvalidate = {{ body = \"{schema}\" }}\nrespond = {{ status = 200 }}\n"
+    )
+}
+
+/// The status of what is answered to this JSON.
+fn posted(gateway: &Gateway, body: &str) -> u16 {
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    gateway.ask(&request).status
+}
+
 #[test]
 fn a_file_that_the_config_names_is_watched_and_a_bad_one_names_its_route() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("schemas")).unwrap();
     let schema = folder.path().join("schemas/a.json");
     std::fs::write(&schema, "{\"required\": [\"one\"]}").unwrap();
-    let config = "[[routes]]\nname = \"post\"\nmatch = { path = \"/\", methods = [\"POST\"] }\nvalidate = { body = \"schemas/a.json\" }\nrespond = { status = 200 }\n";
-    let gateway = gateway_in(folder, config, EngineKind::Native, |_| {});
-    let post = |body: &str| {
-        gateway
-            .ask(&format!(
-                "POST / HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            ))
-            .status
-    };
+    let gateway = gateway_in(folder, &validates("schemas/a.json"), EngineKind::Native, |_| {});
+    let post = |body: &str| posted(&gateway, body);
     assert_eq!(post("{\"one\": 1}"), 200);
     assert_eq!(post("{\"two\": 1}"), 422);
     std::fs::write(&schema, "{\"required\": [\"two\"]}").unwrap();
@@ -360,15 +368,12 @@ fn swaps_under_load_lose_no_request_with_the_native_engine() {
 
 #[test]
 fn swaps_under_load_lose_no_request_with_the_wasm_engine() {
-    let Some(component) = std::env::var_os("HEDDLE_COMPONENT") else {
-        eprintln!("leaving out the component: run cargo xtask test");
-        return;
-    };
+    let Some(component) = built() else { return };
     let upstream = Upstream::answering(|_| ok("fine"));
     let config = everything_to(upstream.address);
     let gateway = gateway_with(&config, EngineKind::Wasm, |options| {
         options.workers = Some(2);
-        options.component = Some(component.into());
+        options.component = Some(component);
     });
     swaps_lose_no_request(&gateway, &config, 20);
     write(&gateway, &says("guest"));
@@ -376,9 +381,29 @@ fn swaps_under_load_lose_no_request_with_the_wasm_engine() {
 }
 
 #[test]
+fn a_guest_is_handed_the_files_that_the_config_names_by_now() {
+    let Some(component) = built() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        std::fs::write(folder.path().join(name), format!("{{\"required\": [\"{name}\"]}}")).unwrap();
+    }
+    let gateway = gateway_in(folder, &validates("one"), EngineKind::Wasm, |options| {
+        options.component = Some(component);
+    });
+    assert_eq!(posted(&gateway, "{\"one\": 1}"), 200);
+    write(&gateway, &validates("two"));
+    eventually("the other schema", || (posted(&gateway, "{\"two\": 1}") == 200).then_some(()));
+    assert_eq!(posted(&gateway, "{\"one\": 1}"), 422);
+    std::fs::write(gateway.folder().join("two"), "{\"required\": [\"three\"]}").unwrap();
+    eventually("the changed schema", || {
+        (posted(&gateway, "{\"three\": 1}") == 200).then_some(())
+    });
+}
+
+#[test]
 fn a_component_that_cannot_take_the_config_leaves_the_one_before_serving() {
     let folder = tempfile::tempdir().unwrap();
-    let component = guest::misbehaving(folder.path());
+    let component = misbehaving(folder.path());
     let gateway = gateway_with(&says("x"), EngineKind::Wasm, |options| options.component = Some(component));
     assert_eq!(gateway.get("/").status, 200);
     write(&gateway, &(says("x") + "# unfit\n"));

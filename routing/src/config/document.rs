@@ -48,8 +48,11 @@ impl<'s> Document<'s> {
         if !errors.is_empty() {
             return None;
         }
-        for (_, value) in root.get_mut().iter_mut() {
-            substitute(value, variables, diagnostics);
+        // An escape may stand for either character.
+        if source.text.contains(['$', '\\']) {
+            for (_, value) in root.get_mut().iter_mut() {
+                substitute(value, variables, diagnostics);
+            }
         }
         Some(Self {
             tables: root.into_inner(),

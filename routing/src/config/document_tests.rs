@@ -119,6 +119,10 @@ fn a_variable_cannot_add_a_key_and_is_not_quoted_in_messages() {
     let (routes, errors) = read("[[routes]]\nname = \"${SECRET}!\"\n");
     assert_eq!(errors, Vec::<String>::new());
     assert_eq!(routes[0].value.name, "hunter22\"\nname = \"injected!");
+    assert_eq!(
+        read("[[routes]]\nname = \"\\u0024{SECRET}!\"\n").0[0].value.name,
+        routes[0].value.name
+    );
     let (_, errors) = read("[[routes]]\nname = \"a\"\ntimeout = \"${SECRET}\"\n");
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(!errors[0].contains("hunter"), "{errors:?}");
