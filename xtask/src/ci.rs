@@ -1,42 +1,65 @@
-//! `cargo xtask ci`: everything that a change has to pass, in the order in which it is likely to fail.
+//! `cargo xtask ci`: everything that a change has to pass; what is likely to fail comes first.
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{component, paths, run, test};
 
 pub(crate) fn ci() -> Result<()> {
+    let stages = Stages::default();
     let begun = Instant::now();
-    let mut times = Vec::new();
-    let mut stage = |name: &'static str, work: &mut dyn FnMut() -> Result<()>| {
-        let begun = Instant::now();
-        let outcome = work();
-        times.push(format!("    {name:<14} {}", run::elapsed(begun)));
-        outcome
-    };
-    let mut built = None;
-    let outcome = (|| {
-        stage("format", &mut format)?;
-        stage("component", &mut || {
-            built = Some(component::both_checked()?);
-            Ok(())
-        })?;
-        stage("lints", &mut lints)?;
-        stage("documentation", &mut documentation)?;
-        stage("dependencies", &mut dependencies)?;
-        stage("tests", &mut || match &built {
-            Some((component, plain)) => test::every_test(component, plain),
-            None => Ok(()),
-        })
-    })();
+    let outcome = all(&stages);
     eprintln!("==> how long it took");
-    for line in times {
+    for line in stages.times() {
         eprintln!("{line}");
     }
     eprintln!("    {:<14} {}", "all", run::elapsed(begun));
     outcome
+}
+
+fn all(stages: &Stages) -> Result<()> {
+    stages.run("format", format)?;
+    // The linker works on the component for minutes with one core, and what looks at the sources needs nothing of it.
+    let (built, looked_at) = std::thread::scope(|scope| {
+        let building = scope.spawn(|| stages.run("component", component::both_checked));
+        let looked_at = stages
+            .run("lints", lints)
+            .and_then(|()| stages.run("documentation", documentation));
+        let built = building
+            .join()
+            .unwrap_or_else(|_| bail!("what builds the component panicked"));
+        (built, looked_at)
+    });
+    looked_at?;
+    let (component, plain) = built?;
+    stages.run("dependencies", dependencies)?;
+    stages.run("tests", || test::every_test(&component, &plain))
+}
+
+/// How long each stage took.
+#[derive(Default)]
+struct Stages(Mutex<Vec<String>>);
+
+impl Stages {
+    /// Does the work of a stage, and says at once where it fails: another may be under way beside it.
+    fn run<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
+        let outcome = work();
+        let took = run::elapsed(begun);
+        self.lines().push(format!("    {name:<14} {took}"));
+        outcome.inspect_err(|error| run::say(&format!("{name} failed after {took}: {error:#}")))
+    }
+
+    fn times(&self) -> Vec<String> {
+        self.lines().clone()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn format() -> Result<()> {

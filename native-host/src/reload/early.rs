@@ -13,12 +13,9 @@ pub(super) struct Early {
 }
 
 impl Early {
-    /// Configures guests, where there are any, with what is in the file by now, and in the files that the config named before. None
-    /// where that has not changed or cannot be read.
+    /// Configures guests with what is in the file by now, and in the files that the config named before. None where that has not
+    /// changed or cannot be read.
     pub(super) fn begin(source: &Source, config: &Path, before: &Setup, cores: usize) -> Option<Self> {
-        if !source.configures_guests() {
-            return None;
-        }
         let setup = guess(config, before)?;
         let deciders = source.deciders(&setup, cores);
         Some(Self { setup, deciders })

@@ -126,9 +126,12 @@ impl Reloader {
         let before = self.snapshots.current();
         let config = self.files.config().to_owned();
         let (found, early) = std::thread::scope(|scope| {
-            let early = scope.spawn(|| Early::begin(&self.source, &config, before.setup(), self.cores.len()));
+            let early = self
+                .source
+                .configures_guests()
+                .then(|| scope.spawn(|| Early::begin(&self.source, &config, before.setup(), self.cores.len())));
             let found = self.files.find(patient);
-            (found, early.join().unwrap_or(None))
+            (found, early.and_then(|early| early.join().unwrap_or(None)))
         });
         let outcome = match found {
             Found::Config(snapshot) => self.apply(Arc::new(*snapshot), early),
