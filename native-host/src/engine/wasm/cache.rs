@@ -9,10 +9,11 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use tempfile::NamedTempFile;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
@@ -98,8 +99,16 @@ impl Cache {
         if let Some(code) = mapped(engine, &file) {
             return Ok(code);
         }
+        // Before seconds are spent on what would then have nowhere to go.
+        let new = match NamedTempFile::new_in(directory) {
+            Ok(new) => new,
+            Err(error) => {
+                not_kept(directory, &error);
+                return C::compile(engine, bytes);
+            }
+        };
         let compiled = C::precompile(engine, bytes)?;
-        if let Err(error) = keep(&file, &compiled) {
+        if let Err(error) = keep(new, &compiled, &file) {
             not_kept(directory, &error);
             return C::compile(engine, bytes);
         }
@@ -131,13 +140,11 @@ fn name(engine: &Engine, bytes: &[u8]) -> String {
 }
 
 /// Writes a file, which is there as a whole or not at all, whatever happens meanwhile.
-fn keep(file: &Path, content: &[u8]) -> io::Result<()> {
-    let new = file.with_extension(std::process::id().to_string());
-    let mut options = fs::OpenOptions::new();
-    let mut writer = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    writer.write_all(content)?;
-    writer.sync_all()?;
-    fs::rename(&new, file)
+fn keep(mut new: NamedTempFile, content: &[u8], file: &Path) -> io::Result<()> {
+    new.write_all(content)?;
+    new.as_file().sync_all()?;
+    new.persist(file)?;
+    Ok(())
 }
 
 /// Deletes all but what was used last. Whoever has it mapped keeps it.
@@ -232,9 +239,10 @@ mod tests {
         let engine = Engine::default();
         assert_eq!(load(&cache, &engine, ONE), "one");
         let [file] = files(&cache).try_into().unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         // Another module's code in its place shows where it comes from.
         let other = engine.precompile_module(&wat::parse_str(TWO).unwrap()).unwrap();
-        keep(&file, &other).unwrap();
+        fs::write(&file, other).unwrap();
         assert_eq!(load(&cache, &engine, ONE), "two");
     }
 
@@ -267,7 +275,10 @@ mod tests {
 
     #[test]
     fn without_a_place_for_it_code_is_compiled() {
-        let nowhere = Cache { directory: None };
-        assert_eq!(load(&nowhere, &Engine::default(), ONE), "one");
+        let (base, gone) = cache();
+        base.close().unwrap();
+        for nowhere in [Cache { directory: None }, gone] {
+            assert_eq!(load(&nowhere, &Engine::default(), ONE), "one");
+        }
     }
 }
