@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -53,17 +53,17 @@ impl Alarm {
 pub(crate) struct Alarms(RefCell<Vec<Alarm>>);
 
 impl Alarms {
-    /// What the future gives, unless `deadline` comes first.
-    pub(crate) async fn until<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
+    /// What the future gives, unless `deadline` comes first. It is pinned where it is made: an `async` function that takes a future
+    /// and pins it has room for it twice.
+    pub(crate) async fn until<F: Future + Unpin>(&self, deadline: Instant, mut future: F) -> Option<F::Output> {
         let kept = self.0.borrow_mut().pop();
         let alarm = kept.unwrap_or_else(|| Alarm::new(deadline.saturating_duration_since(Instant::now())));
         let mut taken = Taken {
             alarms: self,
             alarm: Some(alarm),
         };
-        let mut future = pin!(future);
         poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
                 return Poll::Ready(Some(output));
             }
             match &mut taken.alarm {
@@ -95,7 +95,7 @@ mod tests {
     async fn an_alarm_that_was_armed_for_another_deadline_keeps_each_all_the_same() {
         let alarms = Alarms::default();
         let began = Instant::now();
-        let never = || std::future::pending::<()>();
+        let never = std::future::pending::<()>;
         let after = |millis| began + Duration::from_millis(millis);
         assert_eq!(alarms.until(after(10), std::future::ready(1)).await, Some(1));
         assert_eq!(alarms.until(after(30), never()).await, None);

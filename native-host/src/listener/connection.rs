@@ -148,3 +148,24 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<BytesM
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::core::Current;
+    use crate::engine::Native;
+
+    fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection holds it for as long as it is open, and goes through all of it with every request.
+    #[test]
+    fn a_connection_waits_in_less_than_five_kilobytes() {
+        type Given = (TcpStream, Client, Rc<Current<Native>>, Serving);
+        let size = size(|(stream, client, front, serving): Given| serve(stream, client, front, serving));
+        assert!(size < 5_000, "{size}");
+    }
+}

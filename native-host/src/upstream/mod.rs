@@ -12,6 +12,7 @@ mod request;
 mod shared;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -128,7 +129,9 @@ impl Upstreams {
         };
         let answered = match &upstream.way {
             Connection::Mesh(service) => {
-                let sent = self.alarms.until(deadline, service.send(attempt, inbound, deadline)).await;
+                // On the heap, so that every other connection is not as large: 16 KB instead of 5.
+                let sending = Box::pin(service.send(attempt, inbound, deadline));
+                let sent = self.alarms.until(deadline, sending).await;
                 sent.unwrap_or(Err(Failure::Timeout))
             }
             Connection::Pooled(balanced, endpoints) => {
@@ -173,8 +176,11 @@ impl Upstreams {
         inbound.tried.set(Some((attempt.upstream, choice.place())));
         let endpoint = usize::try_from(choice.place()).ok().and_then(|place| endpoints.get(place));
         let endpoint = endpoint.ok_or(Failure::NoEndpoint)?;
-        let sending = endpoint.send(&choice, attempt, inbound, now, &self.metrics);
-        let sent = self.alarms.until(deadline, sending).await.unwrap_or(Err(Failure::Timeout));
+        let sent = {
+            let sending = pin!(endpoint.send(&choice, attempt, inbound, now, &self.metrics));
+            let sent = self.alarms.until(deadline, sending).await;
+            sent.unwrap_or(Err(Failure::Timeout))
+        };
         let status = sent
             .as_ref()
             .map(|(head, _)| StatusCode::from_u16(head.status()).unwrap_or_default())
