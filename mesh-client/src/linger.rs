@@ -18,16 +18,25 @@ use tokio::time::{Sleep, sleep};
 /// How long a peer that has been told everything may take to close its end. A live one needs a round trip.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How much is read of a peer that goes on talking: what a live one may have had on its way.
+const MOST: usize = crate::CONNECTION_WINDOW as usize;
+
 /// A stream whose shutdown waits for the other end.
 #[derive(Debug)]
 pub(crate) struct Lingering<T> {
     stream: T,
     closing: Option<Pin<Box<Sleep>>>,
+    /// Bytes that are still read for it.
+    left: usize,
 }
 
 impl<T> Lingering<T> {
     pub(crate) const fn new(stream: T) -> Self {
-        Self { stream, closing: None }
+        Self {
+            stream,
+            closing: None,
+            left: MOST,
+        }
     }
 }
 
@@ -71,8 +80,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<T> {
         loop {
             let mut buffer = ReadBuf::new(&mut unread);
             match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
-                // The peer has closed its end, or is gone: there is nobody left to tell.
+                Ok(()) if !buffer.filled().is_empty() && this.left > 0 => {
+                    this.left = this.left.saturating_sub(buffer.filled().len());
+                }
+                // The peer has closed its end, is gone, or does not listen: there is nobody left to tell.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
@@ -110,6 +121,23 @@ mod tests {
         assert_eq!(client.read(&mut heard).await.unwrap(), 0, "the end, and no reset");
         client.shutdown().await.unwrap();
         closing.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_stops_is_read_no_further_than_the_limit() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let talking = tokio::spawn(async move {
+            let mut said = 0;
+            while client.write_all(&[0; 4096]).await.is_ok() {
+                said += 4096;
+            }
+            said
+        });
+        let begun = tokio::time::Instant::now();
+        Lingering::new(server).shutdown().await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let said = talking.await.unwrap();
+        assert!((MOST..2 * MOST).contains(&said), "{said}");
     }
 
     #[tokio::test(start_paused = true)]

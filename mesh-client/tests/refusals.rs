@@ -29,6 +29,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::service_fn;
 
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A server of `accounts` that counts the requests its handler sees.
 struct Accounts {
     address: SocketAddr,
@@ -485,7 +487,9 @@ async fn shake(tls: &ServerTls, issued: Issued) -> Result<PeerIdentity, TlsError
             let _ = stream.read(&mut [0]).await;
         }
     };
-    let (_, accepted) = tokio::join!(connect, async { tls.accept(theirs).await.map(|(_, peer)| peer.unwrap()) });
+    let (_, accepted) = tokio::join!(connect, async {
+        tls.accept(theirs, LIMIT).await.map(|(_, peer)| peer.unwrap())
+    });
     accepted
 }
 

@@ -5,6 +5,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::Matcher;
 use mesh_client::tls::{ClientTls, Rotation, ServerTls, Svid, SvidError, TlsError};
@@ -13,6 +14,8 @@ use support::authority::{Authority, Leaf};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Two ends that connect again and again.
 struct Pair {
@@ -43,7 +46,7 @@ impl Pair {
     async fn connect(&self) -> (HandshakeKind, HandshakeKind) {
         let accept = async {
             let (stream, _) = self.listener.accept().await.unwrap();
-            let (mut stream, peer) = self.server.accept(stream).await.unwrap();
+            let (mut stream, peer) = self.server.accept(stream, LIMIT).await.unwrap();
             assert_eq!(
                 peer.unwrap().id().path(),
                 "/service/rates",
@@ -107,7 +110,7 @@ fn ending(authority: &Authority, service: &str, seconds: i64) -> Svid {
 async fn who_is_about_to_end_shows_its_identity_anew_and_so_hears_of_its_end() {
     let bank = Authority::new("bank.example");
     let pair = Pair::new(&bank).await;
-    pair.rotate_client.replace_svid(ending(&bank, "rates", 30));
+    pair.rotate_client.replace_svid(ending(&bank, "rates", 10));
     pair.connect().await;
     assert!(!is_resumed(pair.connect().await));
 }
@@ -116,16 +119,17 @@ async fn who_is_about_to_end_shows_its_identity_anew_and_so_hears_of_its_end() {
 async fn a_resumed_session_does_not_hide_that_the_one_who_listens_has_ended() {
     let bank = Authority::new("bank.example");
     let pair = Pair::new(&bank).await;
-    pair.rotate_server.replace_svid(ending(&bank, "accounts", 1));
+    pair.rotate_server.replace_svid(ending(&bank, "accounts", 2));
     pair.connect().await;
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    assert!(is_resumed(pair.connect().await));
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     let connect = async {
         let stream = TcpStream::connect(pair.listener.local_addr().unwrap()).await.unwrap();
         pair.client.connect(stream).await.map(drop).unwrap_err()
     };
     let accept = async {
         let (stream, _) = pair.listener.accept().await.unwrap();
-        let _ = pair.server.accept(stream).await;
+        let _ = pair.server.accept(stream, LIMIT).await;
     };
     let (refused, ()) = tokio::join!(connect, accept);
     assert!(matches!(refused, TlsError::Svid(SvidError::Expired)), "{refused}");
@@ -140,7 +144,7 @@ async fn a_root_that_is_withdrawn_takes_its_sessions_with_it() {
     pair.rotate_server.replace_bundle(next.bundle());
     let refused = async {
         let (stream, _) = pair.listener.accept().await.unwrap();
-        pair.server.accept(stream).await.map(drop).unwrap_err()
+        pair.server.accept(stream, LIMIT).await.map(drop).unwrap_err()
     };
     let connect = async {
         let stream = TcpStream::connect(pair.listener.local_addr().unwrap()).await.unwrap();

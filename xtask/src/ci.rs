@@ -44,13 +44,16 @@ fn all(stages: &Stages) -> Result<()> {
 struct Stages(Mutex<Vec<String>>);
 
 impl Stages {
-    /// Does the work of a stage, and says at once where it fails: another may be under way beside it.
+    /// Does the work of a stage, and says at once where it fails: another may be under way beside it, which is waited for.
     fn run<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let begun = Instant::now();
         let outcome = work();
         let took = run::elapsed(begun);
         self.lines().push(format!("    {name:<14} {took}"));
-        outcome.inspect_err(|error| run::say(&format!("{name} failed after {took}: {error:#}")))
+        if outcome.is_err() {
+            run::say(&format!("{name}: failed"));
+        }
+        outcome
     }
 
     fn times(&self) -> Vec<String> {

@@ -40,7 +40,7 @@ use crate::caller;
 use crate::drain;
 use crate::linger::Lingering;
 use crate::opaque::{Arrival, Hall};
-use crate::tls::{PeerIdentity, Protocol, ServerTls, TlsError};
+use crate::tls::{PeerIdentity, Protocol, ServerTls};
 
 /// What a server allows its peers.
 #[derive(Debug, Clone)]
@@ -254,10 +254,9 @@ impl Connection {
         stream: TcpStream,
         permit: OwnedSemaphorePermit,
     ) -> Option<(TlsStream<TcpStream>, Option<PeerIdentity>)> {
-        let limit = self.limits.handshake_timeout;
-        let handshake = timeout(limit, self.tls.accept(stream)).await;
+        let accepted = self.tls.accept(stream, self.limits.handshake_timeout).await;
         drop(permit);
-        match handshake.unwrap_or(Err(TlsError::Timeout(limit))) {
+        match accepted {
             Ok(accepted) => Some(accepted),
             Err(error) => {
                 tracing::info!(peer = %self.address, %error, identity = error.is_identity(), "a connection was refused");

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::Matcher;
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, HandshakeKind};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -20,9 +20,10 @@ use super::signature::tls13_signatures;
 use super::verify::{LeafIdentity, in_time, leaf_identity};
 use super::{Authorizer, Bundle, Credentials, Held, Protocol, SvidError, TlsError, Usage, VERSIONS, provider, verify_svid};
 
-/// How long before the end of its own SVID a client resumes no session any more: a peer that is shown the SVID refuses it with an
-/// alert that says why, where one that finds it ended behind a resumed session can but close. Time enough for clocks that differ.
-const RESUMES_UNTIL: Duration = Duration::from_secs(60);
+/// How long before the end of its own SVID a client resumes no session any more, a quarter of the SVID's life at most: a peer that is
+/// shown the SVID refuses it with an alert that says why, where one that finds it ended behind a resumed session can but close. Time
+/// enough for clocks that differ.
+const SHOWS_FOR: Duration = Duration::from_secs(60);
 
 /// Connects to one target: every configuration expects the same IDs, so that no session or verdict of one target can be
 /// used for another.
@@ -30,7 +31,27 @@ pub struct ClientTls {
     credentials: Credentials,
     expected: Matcher,
     protocol: Protocol,
-    built: Built<ClientConfig>,
+    built: Built<Configs>,
+}
+
+/// What is built from credentials.
+struct Configs {
+    resuming: Arc<ClientConfig>,
+    /// Shows the SVID in every handshake.
+    showing: Arc<ClientConfig>,
+    /// From when on it does so, in seconds since 1970-01-01T00:00:00Z.
+    shows_from: u64,
+}
+
+impl Configs {
+    fn at(&self, now: u64) -> Arc<ClientConfig> {
+        let config = if now < self.shows_from {
+            &self.resuming
+        } else {
+            &self.showing
+        };
+        Arc::clone(config)
+    }
 }
 
 impl ClientTls {
@@ -59,24 +80,19 @@ impl ClientTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let (generation, mut config) = self.built.of(&self.credentials, |held| self.config(held))?;
-        let last = self.credentials.held().svid.not_after();
-        if UnixTime::now().as_secs().saturating_add(RESUMES_UNTIL.as_secs()) > last {
-            Arc::make_mut(&mut config).resumption = Resumption::disabled();
-        }
+        let (generation, configs) = self.built.of(&self.credentials, |held| self.configs(held))?;
+        let config = configs.at(UnixTime::now().as_secs());
         let stream = TlsConnector::from(config)
             .connect(any_name(), io)
             .await
             .map_err(of_handshake)?;
         let session = stream.get_ref().1;
         self.protocol.expect(session.alpn_protocol())?;
-        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
-            in_time(peer_leaf(&stream)?.not_after)?;
-        }
+        in_time(session.handshake_kind(), peer_leaf(&stream)?.not_after)?;
         Ok((stream, generation))
     }
 
-    fn config(&self, held: &Held) -> Result<ClientConfig, TlsError> {
+    fn configs(&self, held: &Held) -> Result<Configs, TlsError> {
         let verifier = ServerVerifier {
             bundle: held.bundle.clone(),
             authorizer: Authorizer::new(self.expected.clone()),
@@ -84,8 +100,15 @@ impl ClientTls {
         let mut config = base(Arc::new(verifier))?
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(held.svid.certified()))));
         finish(&mut config, self.protocol);
+        config.resumption = Resumption::disabled();
+        let showing = Arc::new(config.clone());
         config.resumption = Resumption::in_memory_sessions(32);
-        Ok(config)
+        let svid = &held.svid;
+        Ok(Configs {
+            resuming: Arc::new(config),
+            showing,
+            shows_from: svid.not_after().saturating_sub(SHOWS_FOR.min(svid.lifetime() / 4).as_secs()),
+        })
     }
 }
 

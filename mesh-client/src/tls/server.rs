@@ -8,10 +8,11 @@ use identity::{Matcher, SpiffeId};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{DistinguishedName, HandshakeKind, ServerConfig};
+use rustls::{DistinguishedName, ServerConfig, ServerConnection};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -84,36 +85,42 @@ impl ServerTls {
         &self.credentials
     }
 
-    /// Does the handshake on `io` and says who the peer is; `None` only where [`Peers::Optional`] admits the nameless. A peer that
-    /// is refused has two seconds to hear why and to close its end.
+    /// Does the handshake on `io`, within `limit`, and says who the peer is; `None` only where [`Peers::Optional`] admits the nameless.
+    /// A peer whose identity is refused has two seconds more to hear why and to close its end.
     ///
     /// # Errors
-    /// [`TlsError`] where the peer speaks no TLS 1.3, or does not prove an identity that is admitted.
-    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, Option<PeerIdentity>), TlsError>
+    /// [`TlsError`] where the peer speaks no TLS 1.3, does not prove an identity that is admitted, or takes too long.
+    pub async fn accept<IO>(&self, io: IO, limit: Duration) -> Result<(TlsStream<IO>, Option<PeerIdentity>), TlsError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let (_, config) = self.built.of(&self.credentials, |held| self.config(held))?;
-        let stream = match TlsAcceptor::from(config).accept(io).into_fallible().await {
+        let shaking = TlsAcceptor::from(config).accept(io).into_fallible();
+        let shaken = timeout(limit, shaking).await.map_err(|_| TlsError::Timeout(limit))?;
+        let stream = match shaken {
             Ok(stream) => stream,
-            Err((error, io)) => {
-                let _ = Lingering::new(io).shutdown().await;
-                return Err(of_handshake(error));
-            }
+            Err((error, io)) => return Err(refused(io, of_handshake(error)).await),
         };
-        self.protocol.expect(stream.get_ref().1.alpn_protocol())?;
-        let session = stream.get_ref().1;
+        match self.peer(stream.get_ref().1) {
+            Ok(peer) => Ok((stream, peer)),
+            Err(error) => Err(refused(stream, error).await),
+        }
+    }
+
+    /// Who is at the other end of a connection whose handshake is done.
+    fn peer(&self, session: &ServerConnection) -> Result<Option<PeerIdentity>, TlsError> {
+        self.protocol.expect(session.alpn_protocol())?;
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         let peer = leaf.map(PeerIdentity::of).transpose()?;
-        if session.handshake_kind() == Some(HandshakeKind::Resumed)
-            && let Some(peer) = &peer
-        {
-            in_time(peer.not_after.saturating_add(self.lenience.as_secs()))?;
-        }
         match (&peer, &self.peers) {
-            (None, Peers::Required(_)) => Err(SvidError::Empty.into()),
-            _ => Ok((stream, peer)),
+            (None, Peers::Required(_)) => return Err(SvidError::Empty.into()),
+            (None, Peers::Optional(_)) => {}
+            (Some(peer), _) => {
+                let last = peer.not_after.saturating_add(self.lenience.as_secs());
+                in_time(session.handshake_kind(), last)?;
+            }
         }
+        Ok(peer)
     }
 
     fn config(&self, held: &Held) -> Result<ServerConfig, TlsError> {
@@ -198,6 +205,14 @@ impl PeerIdentity {
     pub const fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
+}
+
+/// Says farewell to a peer that is refused.
+async fn refused(io: impl AsyncRead + AsyncWrite + Unpin, error: TlsError) -> TlsError {
+    if error.is_identity() {
+        let _ = Lingering::new(io).shutdown().await;
+    }
+    error
 }
 
 #[derive(Debug)]

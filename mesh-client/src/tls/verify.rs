@@ -1,7 +1,7 @@
 //! Proving that a certificate chain is an X.509-SVID of a trust domain, and whose (X509-SVID §5).
 
 use identity::{IdError, Matcher, SpiffeId, TrustDomain};
-use rustls::CertificateError;
+use rustls::{CertificateError, HandshakeKind};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -112,13 +112,14 @@ pub(super) fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<LeafIdentity, S
     })
 }
 
-/// What is to be asked of the certificate behind a resumed session, which no verifier sees again. Nobody else asks it: the clock may
-/// have gone on since the verifier looked.
-pub(super) fn in_time(not_after: u64) -> Result<(), SvidError> {
-    if UnixTime::now().as_secs() > not_after {
-        return Err(SvidError::Expired);
+/// Whether the certificate behind a session is still good, which no verifier sees again when the session is resumed. After a full
+/// handshake it is not asked: the verifier has just answered, and the clock may have gone on since.
+pub(super) fn in_time(kind: Option<HandshakeKind>, not_after: u64) -> Result<(), SvidError> {
+    match kind {
+        Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => Ok(()),
+        Some(HandshakeKind::Resumed) | None if UnixTime::now().as_secs() <= not_after => Ok(()),
+        Some(HandshakeKind::Resumed) | None => Err(SvidError::Expired),
     }
-    Ok(())
 }
 
 /// A certificate that signs others, X509-SVID §3.1 and §4.3: it may sign certificates, and where it has an ID, that is the trust

@@ -161,7 +161,7 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Every connection holds it for as long as it is open, and goes through all of it with every request.
+    /// A connection holds it for as long as it is open.
     #[test]
     fn a_connection_waits_in_less_than_five_kilobytes() {
         type Given = (TcpStream, Client, Rc<Current<Native>>, Serving);

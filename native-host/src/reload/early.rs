@@ -6,39 +6,45 @@ use std::path::Path;
 use crate::engine::wasm::Setup;
 use crate::engine::{Decider, Source};
 
-/// What came of configuring guests with a guess.
+/// Guests that were configured with a guess.
 pub(super) struct Early {
     setup: Setup,
-    deciders: anyhow::Result<Vec<Decider>>,
+    deciders: Vec<Decider>,
 }
 
 impl Early {
     /// Configures guests with what is in the file by now, and in the files that the config named before. None where that has not
-    /// changed or cannot be read.
+    /// changed, cannot be read or does not serve: whoever needs to know why asks on his own, with nothing else going on beside it.
     pub(super) fn begin(source: &Source, config: &Path, before: &Setup, cores: usize) -> Option<Self> {
         let setup = guess(config, before)?;
-        let deciders = source.deciders(&setup, cores);
+        let deciders = source.deciders(&setup, cores).ok()?;
         Some(Self { setup, deciders })
     }
 
-    /// What they came to, where this is what they were configured with.
-    pub(super) fn of(self, setup: &Setup) -> Option<anyhow::Result<Vec<Decider>>> {
+    /// The guests, where this is what they were configured with.
+    pub(super) fn of(self, setup: &Setup) -> Option<Vec<Decider>> {
         (self.setup == *setup).then_some(self.deciders)
     }
 }
 
 fn guess(config: &Path, before: &Setup) -> Option<Setup> {
     let beside = config.parent().unwrap_or(Path::new(""));
-    let files = before.files.iter().map(|(name, _)| {
-        let content = std::fs::read(beside.join(name)).ok()?;
-        Some((name.clone(), content))
-    });
+    let files = before
+        .files
+        .iter()
+        .map(|(name, _)| Some((name.clone(), read(&beside.join(name))?)));
     let setup = Setup {
-        config: std::fs::read_to_string(config).ok()?,
+        config: String::from_utf8(read(config)?).ok()?,
         files: files.collect::<Option<_>>()?,
         variables: before.variables.clone(),
     };
     (setup != *before).then_some(setup)
+}
+
+/// Who reads from a pipe takes what another would read.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    is_file.then(|| std::fs::read(file).ok())?
 }
 
 #[cfg(test)]

@@ -66,8 +66,9 @@ impl Files {
         loaded
     }
 
-    /// The same, where nobody is writing it. Who is `patient` also waits for a file that has just appeared, or has nothing in it.
-    pub(super) fn find(&mut self, patient: bool) -> Found {
+    /// The same, where nobody is writing it, which is `whole` before it is read. Who is `patient` also waits for a file that has just
+    /// appeared, or has nothing in it.
+    pub(super) fn find(&mut self, patient: bool, whole: impl FnOnce()) -> Found {
         self.watched(|watch, named| {
             watch.look_at(named.iter().map(PathBuf::as_path));
             watch.start_over()
@@ -75,6 +76,7 @@ impl Files {
         if let Some(file) = self.unfinished(patient) {
             return Found::Unfinished(file);
         }
+        whole();
         let loaded = self.load();
         if let Some(file) = self.unfinished(patient) {
             return Found::Unfinished(file);
@@ -147,14 +149,17 @@ mod tests {
         for name in ["gateway.toml", "a.json"] {
             let (folder, mut files) = served();
             let writer = fs::File::create(folder.path().join(name)).unwrap();
-            let Found::Unfinished(why) = files.find(false) else {
+            let Found::Unfinished(why) = files.find(false, || ()) else {
                 panic!("{name}")
             };
             assert!(why.ends_with(&format!("{name} is being written and not closed yet")), "{why}");
             drop(writer);
             let changed = tokio::time::timeout(std::time::Duration::from_secs(20), files.changed());
             changed.await.unwrap_or_else(|_| panic!("{name}"));
-            assert!(matches!(files.find(false), Found::Unfit(_)), "{name} is whole and empty");
+            assert!(
+                matches!(files.find(false, || ()), Found::Unfit(_)),
+                "{name} is whole and empty"
+            );
         }
     }
 
@@ -165,7 +170,7 @@ mod tests {
             let (folder, mut files) = served();
             let (file, next) = (folder.path().join("gateway.toml"), folder.path().join("next"));
             fs::write(&file, config).unwrap();
-            files.find(false);
+            files.find(false, || ());
             fs::write(&next, config).unwrap();
             fs::rename(&next, &file).unwrap();
             let begun = tokio::time::Instant::now();
@@ -178,8 +183,10 @@ mod tests {
     async fn an_empty_config_is_waited_for_and_then_told() {
         let (folder, mut files) = served();
         fs::write(folder.path().join("gateway.toml"), "\n").unwrap();
-        assert!(matches!(files.find(true), Found::Unfinished(_)));
-        let Found::Unfit(error) = files.find(false) else { panic!() };
+        assert!(matches!(files.find(true, || ()), Found::Unfinished(_)));
+        let Found::Unfit(error) = files.find(false, || ()) else {
+            panic!()
+        };
         assert!(
             error
                 .to_string()
@@ -187,7 +194,7 @@ mod tests {
             "{error}"
         );
         fs::write(folder.path().join("gateway.toml"), SERVES).unwrap();
-        assert!(matches!(files.find(true), Found::Config(_)));
+        assert!(matches!(files.find(true, || ()), Found::Config(_)));
     }
 
     #[tokio::test]
@@ -202,7 +209,9 @@ mod tests {
             fs::write(config, SERVES.replace("200", "201")).unwrap();
             held.write_all(b"{}").unwrap();
         });
-        let Found::Unfinished(why) = files.find(false) else { panic!() };
+        let Found::Unfinished(why) = files.find(false, || ()) else {
+            panic!()
+        };
         writer.join().unwrap();
         assert!(why.contains("change") || why.contains("written"), "{why}");
     }

@@ -123,16 +123,7 @@ impl Reloader {
     /// Brings what is on disk into force, or tells why not; false where it is worth waiting for the rest of it.
     fn attempt(&mut self, on_request: bool, patient: bool) -> bool {
         let began = Instant::now();
-        let before = self.snapshots.current();
-        let config = self.files.config().to_owned();
-        let (found, early) = std::thread::scope(|scope| {
-            let early = self
-                .source
-                .configures_guests()
-                .then(|| scope.spawn(|| Early::begin(&self.source, &config, before.setup(), self.cores.len())));
-            let found = self.files.find(patient);
-            (found, early.and_then(|early| early.join().unwrap_or(None)))
-        });
+        let (found, early) = self.find(patient);
         let outcome = match found {
             Found::Config(snapshot) => self.apply(Arc::new(*snapshot), early),
             Found::Unfinished(_) if patient => return false,
@@ -142,6 +133,28 @@ impl Reloader {
         self.tell(outcome, began, on_request);
         memory::give_back();
         true
+    }
+
+    /// Reads and compiles what is on disk, and configures guests with it beside that.
+    fn find(&mut self, patient: bool) -> (Found, Option<Early>) {
+        let Self {
+            files,
+            source,
+            snapshots,
+            cores,
+            ..
+        } = self;
+        let (before, config) = (snapshots.current(), files.config().to_owned());
+        let begin = || Early::begin(source, &config, before.setup(), cores.len());
+        std::thread::scope(|scope| {
+            let mut early = None;
+            let found = files.find(patient, || {
+                if source.configures_guests() {
+                    early = std::thread::Builder::new().spawn_scoped(scope, begin).ok();
+                }
+            });
+            (found, early.and_then(|early| early.join().unwrap_or(None)))
+        })
     }
 
     fn tell(&self, outcome: Outcome, began: Instant, on_request: bool) {
@@ -175,12 +188,12 @@ impl Reloader {
             return Outcome::Unchanged;
         }
         let setup = snapshot.setup();
-        let deciders = early
-            .and_then(|early| early.of(setup))
-            .unwrap_or_else(|| self.source.deciders(setup, self.cores.len()));
-        let deciders = match deciders {
-            Ok(deciders) => deciders,
-            Err(error) => return Outcome::Refused(format!("{error:#}")),
+        let deciders = match early.and_then(|early| early.of(setup)) {
+            Some(deciders) => deciders,
+            None => match self.source.deciders(setup, self.cores.len()) {
+                Ok(deciders) => deciders,
+                Err(error) => return Outcome::Refused(format!("{error:#}")),
+            },
         };
         if let Some(warnings) = snapshot.warnings() {
             tracing::warn!("{warnings}");

@@ -48,7 +48,7 @@ impl<'s> Document<'s> {
         if !errors.is_empty() {
             return None;
         }
-        // An escape may stand for either character.
+        // No text has `${` unless the file has a `$`, or an escape that may stand for one.
         if source.text.contains(['$', '\\']) {
             for (_, value) in root.get_mut().iter_mut() {
                 substitute(value, variables, diagnostics);

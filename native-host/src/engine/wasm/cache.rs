@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 use wasmtime::component::Component;
@@ -19,6 +19,10 @@ use wasmtime::{Engine, Module};
 
 /// How many pieces of code are kept, the last used ones: 24 MB each.
 const KEPT: usize = 4;
+
+/// How the names of files begin that are being written, and for how long that may be so.
+const UNFINISHED: &str = ".new-";
+const GIVEN_UP: Duration = Duration::from_secs(3600);
 
 /// The cache.
 #[derive(Debug, Clone)]
@@ -99,8 +103,8 @@ impl Cache {
         if let Some(code) = mapped(engine, &file) {
             return Ok(code);
         }
-        // Before seconds are spent on what would then have nowhere to go.
-        let new = match NamedTempFile::new_in(directory) {
+        // First the file: what cannot be kept is compiled in another way, and would be compiled twice.
+        let new = match tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory) {
             Ok(new) => new,
             Err(error) => {
                 not_kept(directory, &error);
@@ -147,18 +151,22 @@ fn keep(mut new: NamedTempFile, content: &[u8], file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes all but what was used last. Whoever has it mapped keeps it.
+/// Deletes all but what was used last, and what somebody began to write who did not come to its end. Whoever has it mapped keeps it.
 fn clear(directory: &Path) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut files: Vec<(SystemTime, PathBuf)> = entries
-        .filter_map(|entry| {
-            let found = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-            Some((found.modified().ok()?, entry.path()))
-        })
-        .collect();
-    files.sort_unstable();
-    let surplus = files.len().saturating_sub(KEPT);
-    for (_, file) in &files[..surplus] {
+    let files = entries.filter_map(|entry| {
+        let found = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some((found.modified().ok()?, entry.path()))
+    });
+    let is_unfinished = |file: &Path| {
+        let name = file.file_name().unwrap_or_default();
+        name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+    };
+    let (unfinished, mut whole): (Vec<_>, Vec<_>) = files.partition(|(_, file)| is_unfinished(file));
+    whole.sort_unstable();
+    let surplus = &whole[..whole.len().saturating_sub(KEPT)];
+    let given_up = |(modified, _): &&(SystemTime, PathBuf)| modified.elapsed().is_ok_and(|age| age > GIVEN_UP);
+    for (_, file) in surplus.iter().chain(unfinished.iter().filter(given_up)) {
         // Another process may have been quicker.
         let _gone = fs::remove_file(file);
     }
@@ -271,6 +279,22 @@ mod tests {
         assert_eq!(files(&cache).len(), KEPT);
         let of_one = name(&engine, &wat::parse_str(ONE).unwrap());
         assert!(files(&cache).iter().any(|file| file.ends_with(&of_one)));
+    }
+
+    #[test]
+    fn what_is_being_written_is_left_alone_and_what_was_given_up_is_cleared_away() {
+        let (base, cache) = cache();
+        let engine = Engine::default();
+        let at = |name: &str| base.path().join("code").join(name);
+        for nth in 0..KEPT {
+            fs::write(at(&format!("{UNFINISHED}{nth}")), "half").unwrap();
+        }
+        let old = fs::File::create(at(".new-old")).unwrap();
+        old.set_modified(SystemTime::now() - 2 * GIVEN_UP).unwrap();
+        load(&cache, &engine, ONE);
+        load(&cache, &engine, TWO);
+        assert_eq!(files(&cache).len(), KEPT + 2);
+        assert!(!at(".new-old").exists());
     }
 
     #[test]
