@@ -38,6 +38,8 @@ fn parse_status(text: &str, field: &str) -> Option<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CoreTime {
     busy: u64,
+    /// In interrupts, which the kernel counts for no process: most of it is what the network asks for that is measured.
+    interrupted: u64,
     idle: u64,
     stolen: u64,
 }
@@ -48,7 +50,7 @@ impl CoreTime {
         parse_core(&text, core).with_context(|| format!("/proc/stat has no core {core}"))
     }
 
-    /// Which part of the time between the two the core was at work.
+    /// Which part of the time between the two the core was at work for processes.
     pub(crate) fn busy_since(self, earlier: Self) -> f64 {
         let [busy, all] = self.since(earlier);
         if all == 0.0 { 0.0 } else { busy / all }
@@ -63,7 +65,8 @@ impl CoreTime {
 
     fn since(self, earlier: Self) -> [f64; 2] {
         let busy = self.busy.saturating_sub(earlier.busy);
-        let rest = (self.idle + self.stolen).saturating_sub(earlier.idle + earlier.stolen);
+        let rest = |time: Self| time.idle + time.interrupted + time.stolen;
+        let rest = rest(self).saturating_sub(rest(earlier));
         [to_f64(busy), to_f64(busy + rest)]
     }
 }
@@ -77,7 +80,8 @@ fn parse_core(text: &str, core: usize) -> Option<CoreTime> {
         return None;
     };
     Some(CoreTime {
-        busy: user + nice + system + irq + softirq,
+        busy: user + nice + system,
+        interrupted: irq + softirq,
         idle: idle + iowait,
         stolen,
     })
@@ -206,7 +210,8 @@ mod tests {
         assert_eq!(
             one,
             CoreTime {
-                busy: 35,
+                busy: 30,
+                interrupted: 5,
                 idle: 70,
                 stolen: 5
             }
@@ -215,11 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn stolen_time_is_no_work_and_no_rest() {
+    fn stolen_time_and_interrupts_are_no_work_and_no_rest() {
         let begin = CoreTime::default();
         let end = CoreTime {
             busy: 60,
-            idle: 20,
+            interrupted: 10,
+            idle: 10,
             stolen: 20,
         };
         assert_eq!(end.busy_since(begin), 0.6);
