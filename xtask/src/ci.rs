@@ -13,7 +13,7 @@ pub(crate) fn ci() -> Result<()> {
     let begun = Instant::now();
     let outcome = all(&stages);
     eprintln!("==> how long it took");
-    for line in stages.times() {
+    for line in stages.lines().iter() {
         eprintln!("{line}");
     }
     eprintln!("    {:<14} {}", "all", run::elapsed(begun));
@@ -54,10 +54,6 @@ impl Stages {
             run::say(&format!("{name}: failed"));
         }
         outcome
-    }
-
-    fn times(&self) -> Vec<String> {
-        self.lines().clone()
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<String>> {

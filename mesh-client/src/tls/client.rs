@@ -88,7 +88,7 @@ impl ClientTls {
             .map_err(of_handshake)?;
         let session = stream.get_ref().1;
         self.protocol.expect(session.alpn_protocol())?;
-        in_time(session.handshake_kind(), peer_leaf(&stream)?.not_after)?;
+        in_time(session.handshake_kind(), || Ok(peer_leaf(&stream)?.not_after))?;
         Ok((stream, generation))
     }
 

@@ -113,12 +113,17 @@ pub(super) fn leaf_identity(leaf: &CertificateDer<'_>) -> Result<LeafIdentity, S
 }
 
 /// Whether the certificate behind a session is still good, which no verifier sees again when the session is resumed. After a full
-/// handshake it is not asked: the verifier has just answered, and the clock may have gone on since.
-pub(super) fn in_time(kind: Option<HandshakeKind>, not_after: u64) -> Result<(), SvidError> {
+/// handshake it is not asked for its end: the verifier has just looked, and the clock may have gone on since.
+pub(super) fn in_time(
+    kind: Option<HandshakeKind>,
+    not_after: impl FnOnce() -> Result<u64, SvidError>,
+) -> Result<(), SvidError> {
     match kind {
         Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => Ok(()),
-        Some(HandshakeKind::Resumed) | None if UnixTime::now().as_secs() <= not_after => Ok(()),
-        Some(HandshakeKind::Resumed) | None => Err(SvidError::Expired),
+        Some(HandshakeKind::Resumed) | None => match UnixTime::now().as_secs() <= not_after()? {
+            true => Ok(()),
+            false => Err(SvidError::Expired),
+        },
     }
 }
 
