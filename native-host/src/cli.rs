@@ -91,10 +91,10 @@ struct ConfigArgument {
 struct ServeArguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Who decides: the component in its sandbox, or the gateway linked into this program
+    /// Who decides: the component in its sandbox, the same as it runs at the edge, or the gateway linked into this program
     #[arg(long, value_enum, default_value = "wasm")]
     engine: EngineKind,
-    /// The component that the wasm engine runs
+    /// The component that the wasm engine and the edge engine run
     #[arg(long, value_name = "FILE.wasm")]
     component: Option<PathBuf>,
     /// Where to listen, instead of the config's `listen`

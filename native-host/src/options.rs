@@ -62,6 +62,8 @@ impl Options {
 pub enum EngineKind {
     /// The component, in its sandbox: the very file that is deployed to the edge.
     Wasm,
+    /// The same component serving whole requests through its `wasi:http/handler`, as it does at the edge: to see here what happens there.
+    Edge,
     /// The gateway linked into this program: the fastest.
     Native,
 }

@@ -292,7 +292,10 @@ impl Starter<'_> {
                     };
                     worker.run(front, ready)
                 }
-                Prepared::Handler(template) => worker.run(|| Ok(Rc::new(Handler::new(template, metrics, guests))), ready),
+                Prepared::Handler(template) => {
+                    let drain = worker.drain.clone();
+                    worker.run(|| Ok(Rc::new(Handler::new(template, metrics, guests, drain))), ready)
+                }
             })
             .context("cannot start a thread")
     }

@@ -31,6 +31,9 @@ pub(crate) struct Case {
     pub(crate) request: CaseRequest,
     #[serde(default)]
     pub(crate) upstream: Vec<Answer>,
+    /// Why it comes out otherwise where the component answers whole requests.
+    #[allow(dead_code, reason = "the pure core's runner has no edge")]
+    pub(crate) edge: Option<String>,
     expect: Expect,
 }
 

@@ -180,8 +180,12 @@ impl Gateway {
             ])
             .arg(config)
             .env("BANK_JWT_SECRET", SECRET);
-        if engine == "wasm" {
+        if engine != "native" {
             command.arg("--component").arg(component());
+        }
+        if engine == "edge" {
+            // Each instance counts for itself, and so one core with one of them.
+            command.args(["--workers", "1"]);
         }
         let mut process = Process::start("native-host", &mut command);
         let url = process.line_after("gateway listening on ");

@@ -1,4 +1,4 @@
-//! What arrives broken, too large or too late gets a clear answer from both engines, and takes nobody else with it.
+//! What arrives broken, too large or too late gets a clear answer from every engine, and takes nobody else with it.
 
 #![allow(clippy::unwrap_used, reason = "a suite that cannot be set up has failed")]
 
@@ -91,8 +91,8 @@ upstream = "broken"
     }
 }
 
-fn both(check: impl Fn(&Served)) {
-    for engine in ["native", "wasm"] {
+fn everywhere(check: impl Fn(&Served)) {
+    for engine in ["native", "wasm", "edge"] {
         let served = served(engine);
         check(&served);
         let after = get(&format!("{}/hello", served.gateway.url), &[]);
@@ -148,7 +148,7 @@ fn malformed_requests_are_refused_and_the_connection_closed() {
         ("no host", b"GET /hello HTTP/1.1\r\n\r\n"),
         ("two hosts", b"GET /hello HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
     ];
-    both(|served| {
+    everywhere(|served| {
         for (what, bytes) in malformed {
             let answer = served.raw(bytes);
             assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
@@ -159,7 +159,7 @@ fn malformed_requests_are_refused_and_the_connection_closed() {
 
 #[test]
 fn a_header_section_over_64_kib_is_431() {
-    both(|served| {
+    everywhere(|served| {
         let request = format!("GET /hello HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(66 * 1024));
         let answer = served.raw(request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
@@ -168,7 +168,7 @@ fn a_header_section_over_64_kib_is_431() {
 
 #[test]
 fn an_invalid_escape_in_the_path_is_400_with_a_reason() {
-    both(|served| {
+    everywhere(|served| {
         let answer = served.raw(b"GET /hello/%zz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         assert!(
             answer.starts_with("HTTP/1.1 400 ") && answer.contains("application/problem+json"),
@@ -179,7 +179,7 @@ fn an_invalid_escape_in_the_path_is_400_with_a_reason() {
 
 #[test]
 fn a_body_over_the_routes_limit_is_413() {
-    both(|served| {
+    everywhere(|served| {
         let body = format!("{{\"amount\":{}}}", "1".repeat(2000));
         let json = [("content-type", "application/json")];
         assert_eq!(served.problem("POST", "/checked", &json, body.as_bytes()).0, 413);
@@ -188,7 +188,7 @@ fn a_body_over_the_routes_limit_is_413() {
 
 #[test]
 fn a_body_that_its_schema_refuses_is_422_with_json_pointers() {
-    both(|served| {
+    everywhere(|served| {
         let url = format!("{}/checked", served.gateway.url);
         let answer = send(
             "POST",
@@ -227,7 +227,7 @@ fn a_body_that_its_schema_refuses_is_422_with_json_pointers() {
 
 #[test]
 fn an_upstream_that_is_down_silent_or_broken_is_told_apart_at_once() {
-    both(|served| {
+    everywhere(|served| {
         let start = Instant::now();
         let (status, reason) = served.problem("GET", "/nobody", &[], b"");
         assert!([502, 503].contains(&status) && !reason.is_empty(), "{status} {reason}");
@@ -239,7 +239,7 @@ fn an_upstream_that_is_down_silent_or_broken_is_told_apart_at_once() {
 
 #[test]
 fn an_unknown_path_is_404_with_a_reason() {
-    both(|served| {
+    everywhere(|served| {
         let (status, reason) = served.problem("GET", "/nowhere", &[], b"");
         assert_eq!((status, reason.as_str()), (404, "route-not-found"));
     });
@@ -247,7 +247,7 @@ fn an_unknown_path_is_404_with_a_reason() {
 
 #[test]
 fn what_belongs_to_one_connection_does_not_reach_the_upstream() {
-    both(|served| {
+    everywhere(|served| {
         let fields = [
             ("connection", "x-mine"),
             ("x-mine", "1"),

@@ -1,5 +1,5 @@
-//! The cases of `conformance/cases/*.toml` over real HTTP, on the native engine and on the built component: the gateway is a process,
-//! and so are, to it, its upstreams.
+//! The cases of `conformance/cases/*.toml` over real HTTP, on the native engine and on the built component, by either of its exports: the
+//! gateway is a process, and so are, to it, its upstreams.
 
 #![allow(clippy::unwrap_used, reason = "a suite that cannot be set up has failed")]
 
@@ -29,11 +29,16 @@ fn the_component_decides_every_case_as_expected() {
     every_case("wasm");
 }
 
+#[test]
+fn the_component_decides_every_case_as_expected_at_the_edge() {
+    every_case("edge");
+}
+
 fn every_case(engine: &str) {
     let mut failures = Vec::new();
     for (path, file) in case::files() {
         let name = path.file_name().unwrap().display();
-        for case in &file.case {
+        for case in file.case.iter().filter(|case| engine != "edge" || case.edge.is_none()) {
             let differences = run(&file, case, engine).into_iter();
             failures.extend(differences.map(|difference| format!("{name}: {}: {difference}", case.name)));
         }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::proxy::{BANK, PATH};
 use super::routes;
-use crate::contestants::native_host::{Engine, serve};
+use crate::contestants::native_host::{Engine, native_host, serve};
 use crate::http::get;
 use crate::lab::Lab;
 use crate::load::Load;
@@ -49,7 +49,7 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
     let bank = BANK.replace("UPSTREAM", &upstream.address.to_string());
     let file = lab.write("reload.toml", &bank)?;
-    let mut host = serve(lab, "Heddle while it reloads", Engine::Native, &lab.component, &file)?.ready(PATH, "")?;
+    let mut host = serve(lab, "Heddle while it reloads", Engine::Native, &file)?.ready(PATH, "")?;
     let admin = host.line_after("admin listening on http://")?.parse()?;
     let wrk = Wrk {
         connections: CONNECTIONS,
@@ -125,7 +125,7 @@ fn replace(file: &Path, content: &str) -> Result<()> {
 /// Replaces a config of many routes, of which nobody tells the process: it watches the file.
 fn large(lab: &Lab, engine: Engine, report: &mut Report) -> Result<()> {
     let file = lab.write("reload-large.toml", &large_config("version-0"))?;
-    let mut host = serve(lab, engine.label(), engine, &lab.component, &file)?.ready("/healthz", "")?;
+    let mut host = native_host(lab, engine, &file)?.ready("/healthz", "")?;
     let admin = host.line_after("admin listening on http://")?.parse()?;
     let mut times = Vec::new();
     for _ in 0..lab.rounds {

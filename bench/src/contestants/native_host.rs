@@ -12,6 +12,7 @@ use crate::lab::Lab;
 pub(crate) enum Engine {
     Native,
     Wasm,
+    Edge,
 }
 
 impl Engine {
@@ -19,6 +20,7 @@ impl Engine {
         match self {
             Self::Native => "Heddle, native engine",
             Self::Wasm => "Heddle, wasm engine",
+            Self::Edge => "Heddle, the component's handler",
         }
     }
 
@@ -26,17 +28,18 @@ impl Engine {
         match self {
             Self::Native => "native",
             Self::Wasm => "wasm",
+            Self::Edge => "edge",
         }
     }
 }
 
 /// native-host with the config in `file`.
 pub(crate) fn native_host(lab: &Lab, engine: Engine, file: &Path) -> Result<Contestant> {
-    serve(lab, engine.label(), engine, &lab.component, file)
+    serve(lab, engine.label(), engine, file)
 }
 
-/// The same with any component.
-pub(crate) fn serve(lab: &Lab, name: &str, engine: Engine, component: &Path, file: &Path) -> Result<Contestant> {
+/// The same under another name.
+pub(crate) fn serve(lab: &Lab, name: &str, engine: Engine, file: &Path) -> Result<Contestant> {
     let address = lab.address()?;
     let mut command = lab.ours("native-host");
     command.args(["serve", "--workers", "1", "--engine", engine.flag(), "--listen"]);
@@ -44,8 +47,8 @@ pub(crate) fn serve(lab: &Lab, name: &str, engine: Engine, component: &Path, fil
         .arg(address.to_string())
         .args(["--admin", "127.0.0.1:0", "--config"])
         .arg(file);
-    if engine == Engine::Wasm {
-        command.arg("--component").arg(component);
+    if engine != Engine::Native {
+        command.arg("--component").arg(&lab.component);
     }
     command.env("RUST_LOG", "warn");
     Contestant::start(lab, name, address, &mut command)

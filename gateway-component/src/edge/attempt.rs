@@ -1,15 +1,21 @@
 //! One try at an upstream.
 
-use gateway::exchange::{BodyRead, Failure};
-use http::HeaderMap;
-use routing::Moment;
-use spin_sdk::wasip3::http::types::{ErrorCode, Method, Request, RequestOptions, Scheme};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
-use super::before;
-use super::body::{self, Incoming, TooLong};
+use gateway::exchange::{BodyRead, Failure};
+use http::{HeaderMap, Method};
+use routing::Moment;
+use spin_sdk::wasip3::http::client;
+use spin_sdk::wasip3::http::types::{ErrorCode, Request, Scheme};
+
+use super::body::{self, Incoming, Open, TooLong};
 use super::message::wasi_fields;
 use super::request::{Outbound, Sent};
 use super::upstream::Choice;
+use super::{before, within};
 use crate::clock;
 
 /// How an attempt ended.
@@ -46,21 +52,22 @@ impl Answered {
     }
 }
 
-/// Sends an attempt to the endpoint that was chosen for it and waits for its answer's head, until its deadline.
-pub(super) async fn send(deadline: Moment, choice: Choice, outbound: Outbound) -> Outcome {
+/// Sends an attempt to the endpoint that was chosen for it and waits so long for its answer's head.
+pub(super) async fn send(left: Duration, choice: Choice, outbound: Outbound) -> Outcome {
     let replayable = outbound.replayable;
     let failed = |failure| Outcome::Failed { failure, replayable };
-    let Some((request, too_long)) = request(&choice.authority(), outbound, deadline) else {
+    let Some(made) = Made::new(&choice.authority(), outbound) else {
         return failed(Failure::Protocol);
     };
-    let answer = before(deadline, exchange(request)).await.unwrap_or(Err(Failure::Timeout));
+    let too_long = made.too_long.clone();
+    let answer = within(left, made.answer()).await.unwrap_or(Err(Failure::Timeout));
     if answer.is_err() && too_long.is_so() {
         // Which says nothing of the endpoint.
         return failed(Failure::BodyTooLarge);
     }
     choice.answered(
         answer.as_ref().map(|(status, ..)| *status).map_err(|failure| *failure),
-        clock::now().moment,
+        clock::moment(),
     );
     match answer {
         Ok((status, fields, body)) => Outcome::Answered(Answered {
@@ -73,63 +80,86 @@ pub(super) async fn send(deadline: Moment, choice: Choice, outbound: Outbound) -
     }
 }
 
-async fn exchange(request: Request) -> Result<(u16, HeaderMap, Incoming), Failure> {
-    let response = spin_sdk::http::send(request).await.map_err(|error| {
-        eprintln!("gateway: an upstream failed: {error}");
-        failure(&error)
-    })?;
-    let (head, mut body) = response.into_parts();
-    let response = body.take_unstarted().ok_or(Failure::Protocol)?;
-    Ok((head.status.as_u16(), head.headers, Incoming::of_response(response)))
+/// A request as the host takes it.
+struct Made {
+    request: Request,
+    /// The end of the body of a request without one.
+    end: Option<Open>,
+    /// Whether the body turns out to be too long.
+    too_long: TooLong,
 }
 
-/// The request as the host takes it, and whether its body turns out to be too long; none where the host refuses a part of it.
-fn request(authority: &str, outbound: Outbound, deadline: Moment) -> Option<(Request, TooLong)> {
-    let Outbound {
-        method,
-        target,
-        fields,
-        body,
-        ..
-    } = outbound;
-    let options = RequestOptions::new();
-    let left = u64::try_from(deadline.since(clock::now().moment).as_nanos()).unwrap_or(u64::MAX);
-    // The deadline is kept here in any case; a host that knows it too stops sooner.
-    let _ = options.set_connect_timeout(Some(left));
-    let _ = options.set_first_byte_timeout(Some(left));
-    let fields = wasi_fields(fields);
-    let mut too_long = TooLong::default();
-    let (request, sent, passing) = match body {
-        Sent::Nothing => {
-            let (request, sent) = Request::new(fields, None, body::none(), Some(options));
-            (request, sent, None)
+impl Made {
+    /// None where the host refuses a part of it. It is told no time limits, which [`within`] keeps everywhere alike.
+    fn new(authority: &str, outbound: Outbound) -> Option<Self> {
+        let Outbound {
+            method,
+            target,
+            fields,
+            body,
+            ..
+        } = outbound;
+        let fields = wasi_fields(&fields);
+        let mut too_long = TooLong::default();
+        let mut open = None;
+        let (request, sent, passing) = match body {
+            Sent::Nothing => {
+                let (end, ended) = body::open();
+                open = Some(end);
+                let (request, sent) = Request::new(fields, None, ended, None);
+                (request, sent, None)
+            }
+            Sent::Whole(bytes) => {
+                let (stream, end) = body::whole(bytes);
+                let (request, sent) = Request::new(fields, Some(stream), end, None);
+                (request, sent, None)
+            }
+            Sent::Stream(incoming, limit) => {
+                let (stream, end, passing) = match limit {
+                    None => incoming.pass(),
+                    Some(limit) => {
+                        let (stream, end, passing, told) = incoming.pass_up_to(limit);
+                        too_long = told;
+                        (stream, end, passing)
+                    }
+                };
+                let (request, sent) = Request::new(fields, Some(stream), end, None);
+                (request, sent, Some(passing))
+            }
+        };
+        if let Some(passing) = passing {
+            passing.until(sent, ());
         }
-        Sent::Whole(bytes) => {
-            let (stream, end) = body::whole(bytes);
-            let (request, sent) = Request::new(fields, Some(stream), end, Some(options));
-            (request, sent, None)
+        // A request is a GET until it is told otherwise, and each of these is a call to the host.
+        if method != Method::GET {
+            request.set_method(&method.into()).ok()?;
         }
-        Sent::Stream(incoming, limit) => {
-            let (stream, end, passing) = match limit {
-                None => incoming.pass(),
-                Some(limit) => {
-                    let (stream, end, passing, told) = incoming.pass_up_to(limit);
-                    too_long = told;
-                    (stream, end, passing)
-                }
-            };
-            let (request, sent) = Request::new(fields, Some(stream), end, Some(options));
-            (request, sent, Some(passing))
-        }
-    };
-    if let Some(passing) = passing {
-        passing.until(sent, ());
+        request.set_scheme(Some(&Scheme::Http)).ok()?;
+        request.set_authority(Some(authority)).ok()?;
+        request.set_path_with_query(Some(&target)).ok()?;
+        Some(Self {
+            request,
+            end: open,
+            too_long,
+        })
     }
-    request.set_method(&Method::from(method)).ok()?;
-    request.set_scheme(Some(&Scheme::Http)).ok()?;
-    request.set_authority(Some(authority)).ok()?;
-    request.set_path_with_query(Some(&target)).ok()?;
-    Some((request, too_long))
+
+    async fn answer(self) -> Result<(u16, HeaderMap, Incoming), Failure> {
+        let mut sending = pin!(client::send(self.request));
+        let begun = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+        // Written while the host reads it already, the end is one call; written before, it is an event of its own.
+        drop(self.end);
+        let answer = match begun {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => sending.await,
+        };
+        let response = answer.map_err(|error| {
+            eprintln!("gateway: an upstream failed: {error}");
+            failure(&error)
+        })?;
+        let fields = HeaderMap::try_from(response.get_headers()).map_err(|_| Failure::Protocol)?;
+        Ok((response.get_status_code(), fields, Incoming::of_response(response)))
+    }
 }
 
 fn failure(error: &ErrorCode) -> Failure {

@@ -16,6 +16,9 @@ const CHUNK: usize = 16 * 1024;
 /// The end of a body: its trailers, or how it broke.
 pub(super) type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 
+/// An end that did not come yet.
+pub(super) type Open = FutureWriter<Result<Option<Trailers>, ErrorCode>>;
+
 /// How a body's reader says that it is done with it.
 type Consumed = FutureWriter<Result<(), ErrorCode>>;
 
@@ -195,7 +198,10 @@ pub(super) fn whole(bytes: Bytes) -> (StreamReader<u8>, End) {
 
 /// The end of a message without a body.
 pub(super) fn none() -> End {
-    let (end, ended) = wit_future::new(|| Ok(None));
-    drop(end);
-    ended
+    open().1
+}
+
+/// The end of a message without a body, which comes when the other half is dropped.
+pub(super) fn open() -> (Open, End) {
+    wit_future::new(|| Ok(None))
 }

@@ -55,7 +55,7 @@ impl KeyStore {
         let set = usize::try_from(fetch.set.0).ok().and_then(|at| self.0.get(at));
         let Some(set) = set else { return Keys::Unavailable };
         let ended = set.state.borrow().ended;
-        let now = clock::now().moment;
+        let now = clock::moment();
         let plan = set.state.borrow_mut().schedule.on_need(&set.published, fetch.anew, now);
         if matches!(plan, Plan::Fetch | Plan::UseAndFetch) {
             // It goes on where this request gives up.
@@ -86,7 +86,7 @@ impl Set {
             Either::Right(_) => Err("there was no answer in time".to_owned()),
         };
         let mut state = self.state.borrow_mut();
-        state.schedule.on_fetched(found.is_ok(), clock::now().moment);
+        state.schedule.on_fetched(found.is_ok(), clock::moment());
         match found {
             Ok(set) => state.held = Some((version(&set), set)),
             Err(error) => eprintln!(
@@ -114,7 +114,7 @@ async fn get(url: &str) -> Result<(u16, Bytes), String> {
     let uri: Uri = url.parse().map_err(|_| "this is no URL")?;
     let mut fields = HeaderMap::new();
     fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let (request, _sent) = Request::new(wasi_fields(fields), None, body::none(), Some(RequestOptions::new()));
+    let (request, _sent) = Request::new(wasi_fields(&fields), None, body::none(), Some(RequestOptions::new()));
     let secure = uri.scheme_str() == Some("https");
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let is_made = request.set_method(&Method::Get).is_ok()

@@ -61,8 +61,12 @@ pub(super) fn forward(
             })
         }
     };
-    let (response, sent) = Response::new(wasi_fields(fields), Some(stream), end);
-    passing.until(sent, (choice, entered));
+    let (response, sent) = Response::new(wasi_fields(&fields), Some(stream), end);
+    match (choice.counted(), entered) {
+        // Nobody asks how it went, so nobody waits for it.
+        (None, None) => drop(passing),
+        held => passing.until(sent, held),
+    }
     with_status(response, status)
 }
 
@@ -79,10 +83,10 @@ pub(super) fn respond(respond: Respond) -> Response {
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let response = if body.is_empty() {
-        Response::new(wasi_fields(fields), None, body::none()).0
+        Response::new(wasi_fields(&fields), None, body::none()).0
     } else {
         let (stream, end) = body::whole(body);
-        Response::new(wasi_fields(fields), Some(stream), end).0
+        Response::new(wasi_fields(&fields), Some(stream), end).0
     };
     with_status(response, status)
 }
@@ -107,7 +111,8 @@ pub(super) fn impossible(what: &str) -> Response {
 }
 
 fn with_status(response: Response, status: u16) -> Response {
-    if response.set_status_code(status).is_err() {
+    // What a response has until it is told otherwise.
+    if status != 200 && response.set_status_code(status).is_err() {
         eprintln!("gateway: the host refuses the status code {status}");
         let _ = response.set_status_code(502);
     }
@@ -115,12 +120,10 @@ fn with_status(response: Response, status: u16) -> Response {
 }
 
 /// Fields as the host takes them: all at once, or, where it refuses one of them, all but that one.
-pub(super) fn wasi_fields(mut fields: HeaderMap) -> Fields {
-    for name in &REFUSED {
-        fields.remove(name);
-    }
+pub(super) fn wasi_fields(fields: &HeaderMap) -> Fields {
     let list: Vec<(String, Vec<u8>)> = fields
         .iter()
+        .filter(|(name, _)| !REFUSED.contains(name))
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
         .collect();
     Fields::from_list(&list).unwrap_or_else(|_| {

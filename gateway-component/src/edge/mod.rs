@@ -157,12 +157,13 @@ impl<'a> Driver<'a> {
         if attempt.answer == Answer::Discard {
             return self.copy(&attempt);
         }
-        let chosen = self.edge.upstreams.choose(&attempt, &mut self.tried, clock::now().moment);
-        match chosen {
+        let now = clock::moment();
+        match self.edge.upstreams.choose(&attempt, &mut self.tried, now) {
             Ok(choice) => {
+                let left = attempt.deadline.since(now);
                 let outbound = self.inbound.outbound(&attempt);
                 self.work.push(Box::pin(async move {
-                    let outcome = attempt::send(attempt.deadline, choice, outbound).await;
+                    let outcome = attempt::send(left, choice, outbound).await;
                     Told::Attempt(Box::new(attempt), outcome)
                 }));
             }
@@ -178,12 +179,12 @@ impl<'a> Driver<'a> {
 
     /// Sends a copy of the request, which is on its own from then on: nobody waits for it or hears of it.
     fn copy(&mut self, attempt: &Attempt) {
-        let now = clock::now().moment;
+        let now = clock::moment();
         let chosen = self.edge.upstreams.choose(attempt, &mut Tried::new(), now);
         let Ok(choice) = chosen else { return };
         let (deadline, outbound) = (attempt.deadline, self.inbound.outbound(attempt));
         spawn(async move {
-            if let Outcome::Answered(answered) = attempt::send(deadline, choice, outbound).await {
+            if let Outcome::Answered(answered) = attempt::send(deadline.since(now), choice, outbound).await {
                 answered.discard(deadline).await;
             }
         });
@@ -194,7 +195,7 @@ impl<'a> Driver<'a> {
         let told = match until {
             None => self.work.next().await,
             Some(until) => {
-                let wait = until.since(clock::now().moment);
+                let wait = until.since(clock::moment());
                 if self.work.is_empty() {
                     sleep(wait).await;
                     return Next::Event(Event::Time);
@@ -253,7 +254,11 @@ async fn sleep(duration: Duration) {
 
 /// Runs `work` until `deadline`.
 async fn before<T>(deadline: Moment, work: impl Future<Output = T>) -> Option<T> {
-    let left = deadline.since(clock::now().moment);
+    within(deadline.since(clock::moment()), work).await
+}
+
+/// Runs `work` for so long.
+async fn within<T>(left: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select(std::pin::pin!(work), std::pin::pin!(sleep(left))).await {
         Either::Left((done, _)) => Some(done),
         Either::Right(_) => None,

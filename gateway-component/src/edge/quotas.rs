@@ -47,7 +47,7 @@ impl Quotas {
 
     /// Takes one request from each quota, or from none where one refuses.
     pub(super) async fn take(&self, takes: &[Take]) -> Vec<Option<Taken>> {
-        let now = clock::now().moment;
+        let now = clock::moment();
         let half = self.limiter.take_here(takes, now);
         let elsewhere = half.elsewhere();
         let said = if elsewhere.is_empty() {
@@ -108,7 +108,7 @@ mod store {
 
         /// Takes from these quotas; none where the store does not say in time.
         pub(super) async fn take(&self, takes: &[Take]) -> Option<Vec<Taken>> {
-            let now = clock::now().moment;
+            let now = clock::moment();
             if now < self.rests_until.get() {
                 return None;
             }
@@ -120,7 +120,7 @@ mod store {
             };
             eprintln!("gateway: the store of the quotas: {wrong}");
             self.connection.replace(None);
-            self.rests_until.set(clock::now().moment + REST);
+            self.rests_until.set(clock::moment() + REST);
             None
         }
 

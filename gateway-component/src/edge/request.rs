@@ -33,7 +33,7 @@ pub(super) struct Inbound {
 enum Body {
     Unread(Incoming),
     Read(Bytes),
-    /// An attempt took it, or reading it failed.
+    /// There is none, an attempt took it, or reading it failed.
     Gone,
 }
 
@@ -81,8 +81,10 @@ impl Inbound {
         };
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let has_body = has_body(&head.method, &head.headers);
+        // The body of a request without one is not asked for: that alone would be an event from the host.
         let body = body
             .take_unstarted()
+            .filter(|_| has_body)
             .map_or(Body::Gone, |request| Body::Unread(Incoming::of_request(request)));
         Self {
             head,

@@ -10,7 +10,8 @@ use routing::balance::{Balancer, Outcome, Picked};
 use routing::policy::{Breaker, Permit};
 use routing::upstream::{EndpointAddress, Target};
 
-use crate::clock;
+/// So many requests are never under way at once in an instance, which its host retires before that: Spin after 128.
+const UNREACHED: u32 = 1024;
 
 /// All of them, by [`UpstreamId`]. What an instance learns of them is its own and ends with it.
 pub(super) struct Upstreams(Vec<Way>);
@@ -19,6 +20,8 @@ enum Way {
     Endpoints {
         balancer: Balancer<EndpointAddress>,
         breaker: Arc<Breaker>,
+        /// Whether it matters how long a request is under way.
+        counts: bool,
     },
     /// A mesh service of this name: out of reach, because a component cannot present a client certificate.
     Mesh { service: Box<str> },
@@ -31,6 +34,7 @@ pub(super) type Tried = HashMap<UpstreamId, EndpointAddress>;
 pub(super) struct Choice {
     picked: Picked<EndpointAddress>,
     _permit: Permit,
+    counts: bool,
 }
 
 impl Upstreams {
@@ -41,13 +45,17 @@ impl Upstreams {
     /// Chooses an endpoint, another than the one that `tried` names where there is one, and notes it there.
     pub(super) fn choose(&self, attempt: &Attempt, tried: &mut Tried, now: Moment) -> Result<Choice, Failure> {
         let id = attempt.upstream;
-        let random = attempt.affinity.unwrap_or_else(clock::random);
+        let random = attempt.affinity.unwrap_or_else(|| fastrand::u64(..));
         let way = usize::try_from(id.0)
             .ok()
             .and_then(|place| self.0.get(place))
             .ok_or(Failure::NoEndpoint)?;
-        let (balancer, breaker) = match way {
-            Way::Endpoints { balancer, breaker } => (balancer, breaker),
+        let (balancer, breaker, counts) = match way {
+            Way::Endpoints {
+                balancer,
+                breaker,
+                counts,
+            } => (balancer, breaker, *counts),
             Way::Mesh { service } => {
                 eprintln!("gateway: the mesh service `{service}` cannot be reached from the edge: give its upstream endpoints");
                 return Err(Failure::NoEndpoint);
@@ -60,7 +68,11 @@ impl Upstreams {
         };
         let picked = picked.ok_or(Failure::NoEndpoint)?;
         tried.insert(id, picked.address().clone());
-        Ok(Choice { picked, _permit: permit })
+        Ok(Choice {
+            picked,
+            _permit: permit,
+            counts,
+        })
     }
 }
 
@@ -72,6 +84,7 @@ impl Way {
                 Self::Endpoints {
                     balancer: Balancer::named(upstream.connection.balancing, weighted, EndpointAddress::to_string),
                     breaker: Breaker::new(upstream.connection.breaker),
+                    counts: endpoints.len() > 1 || upstream.connection.breaker.max_requests < UNREACHED,
                 }
             }
             Target::Mesh(service) => Self::Mesh {
@@ -82,6 +95,12 @@ impl Way {
 }
 
 impl Choice {
+    /// This, where it matters how long the answer's body is under way: for the choice between endpoints, and for a limit that can be
+    /// reached. To hear of its end is two more crossings between host and guest.
+    pub(super) fn counted(self) -> Option<Self> {
+        self.counts.then_some(self)
+    }
+
     /// Where it is.
     pub(super) fn authority(&self) -> String {
         self.picked.address().to_string()

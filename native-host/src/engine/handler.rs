@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gateway::exchange::Entropy;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -34,6 +35,7 @@ use super::wasm::{Machine, variables};
 use super::{Decider, Fault};
 use crate::access_log::Record;
 use crate::clock::Random;
+use crate::drain;
 use crate::inbound::Inbound;
 use crate::listener::Front;
 use crate::metrics::{self, Guests};
@@ -65,6 +67,7 @@ pub(crate) struct Handler {
     metrics: Arc<metrics::Core>,
     guests: Arc<Guests>,
     random: RefCell<Random>,
+    drain: drain::Watch,
 }
 
 /// A component that is ready to be instantiated.
@@ -130,9 +133,10 @@ impl Template {
 }
 
 impl Handler {
-    pub(crate) fn new(template: Arc<Template>, metrics: Arc<metrics::Core>, guests: Arc<Guests>) -> Self {
+    pub(crate) fn new(template: Arc<Template>, metrics: Arc<metrics::Core>, guests: Arc<Guests>, drain: drain::Watch) -> Self {
         Self {
-            proxy: RefCell::new(instances(template)),
+            proxy: RefCell::new(instances(template, drain.clone())),
+            drain,
             room: tokio::sync::Semaphore::new(CONCURRENT),
             metrics,
             guests,
@@ -157,14 +161,14 @@ impl Handler {
     }
 }
 
-fn instances(template: Arc<Template>) -> Rc<ProxyHandler<Guest>> {
-    Rc::new(ProxyHandler::new(Guest { template }))
+fn instances(template: Arc<Template>, drain: drain::Watch) -> Rc<ProxyHandler<Guest>> {
+    Rc::new(ProxyHandler::new(Guest { template, drain }))
 }
 
 impl Front for Handler {
     fn adopt(&self, next: Next) {
         if let Decider::Handler(template) = next.decider {
-            self.proxy.replace(instances(template));
+            self.proxy.replace(instances(template, self.drain.clone()));
         }
         drop(next.live);
     }
@@ -205,6 +209,10 @@ fn incoming(inbound: &Inbound) -> Option<Request<WasiBody>> {
     *request.uri_mut() = uri.or_else(|_| head.target().parse()).ok()?;
     *request.headers_mut() = head.to_map();
     gateway::strip_hop_by_hop(request.headers_mut());
+    // All that a guest can know of a body before it reads it is its length, and these methods usually have one (RFC 9110 §8.6).
+    if !inbound.body.expected() && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+    }
     // Where Spin says who the client is; a client that says so itself is not believed.
     if let Ok(address) = HeaderValue::try_from(inbound.client.to_string()) {
         request.headers_mut().insert("spin-client-addr", address);
@@ -215,6 +223,7 @@ fn incoming(inbound: &Inbound) -> Option<Request<WasiBody>> {
 /// Makes instances of the component.
 struct Guest {
     template: Arc<Template>,
+    drain: drain::Watch,
 }
 
 impl HandlerState for Guest {
@@ -244,13 +253,17 @@ impl HandlerState for Guest {
             proxy,
             view: Host::http,
             expiration: Expiration::default(),
-            state: Reuse,
+            state: Reuse {
+                drain: self.drain.clone(),
+            },
         })
     }
 }
 
 /// How often an instance is used.
-struct Reuse;
+struct Reuse {
+    drain: drain::Watch,
+}
 
 impl WorkerState for Reuse {
     type StoreData = Host;
@@ -274,7 +287,10 @@ impl WorkerState for Reuse {
     }
 
     fn drop(&self, _store: Store<Host>, result: wasmtime::Result<()>) {
-        if let Err(error) = result {
+        // Those that wait for requests end with the host, and are none the worse for it.
+        if let Err(error) = result
+            && !self.drain.begun()
+        {
             tracing::error!(error = format!("{error:#}"), "an instance of the component ended early");
         }
     }
@@ -388,7 +404,9 @@ async fn send(request: Request<WasiBody>, options: RequestOptions) -> Result<Res
             .map_err(|_| Error::ConnectionReadTimeout)??,
         None => answer.await?,
     };
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
+    // A guest never sees `Connection`, and so cannot know what else it names.
+    gateway::strip_hop_by_hop(&mut head.headers);
     let mut kept = Kept {
         body,
         back: Some((key, connection)),

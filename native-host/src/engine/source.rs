@@ -57,8 +57,8 @@ impl Source {
         let path = find(options)?;
         let machine = Machine::new(&options.guest)?;
         tracing::info!(component = %path.display(), "preparing the component; the first time takes some seconds");
-        let opened = machine.open(&path)?;
-        if let Opened::Handler(_) = opened {
+        let opened = machine.open(&path, options.engine)?;
+        if matches!(opened, Opened::Handler(_)) && options.engine == EngineKind::Wasm {
             tracing::warn!(
                 component = %path.display(),
                 "the component exports no heddle:gateway/policy: it is served through its wasi:http/handler, and the config's routes and upstreams do not apply"

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use wasmparser::{Parser, Payload};
 
+use crate::options::EngineKind;
+
 /// The interface through which a component decides.
 pub(super) const POLICY: &str = "heddle:gateway/policy@0.1.0";
 
@@ -26,12 +28,12 @@ pub(super) enum Contents {
     Neither,
 }
 
-/// Looks through a component's file.
+/// Looks through a component's file for what this engine needs of it.
 ///
 /// # Errors
 ///
 /// Where it is no WebAssembly.
-pub(super) fn look(bytes: &[u8]) -> wasmparser::Result<Contents> {
+pub(super) fn look(bytes: &[u8], engine: EngineKind) -> wasmparser::Result<Contents> {
     let start = format!("{POLICY}#start");
     let mut is_policy = false;
     let mut is_handler = false;
@@ -61,6 +63,7 @@ pub(super) fn look(bytes: &[u8]) -> wasmparser::Result<Contents> {
             _ => {}
         }
     }
+    is_policy &= engine != EngineKind::Edge;
     Ok(match (is_policy, module, is_handler) {
         (true, Some(module), _) => Contents::Policy(module),
         // Whatever else it can do: what was meant to decide here must not be left to do something else.
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     fn contents(text: &str) -> Contents {
-        look(&wat::parse_str(text).unwrap()).unwrap()
+        look(&wat::parse_str(text).unwrap(), EngineKind::Wasm).unwrap()
     }
 
     #[test]
@@ -111,7 +114,7 @@ mod tests {
                 (export "{POLICY}" (instance $i)))"#
         );
         let bytes = wat::parse_str(text).unwrap();
-        let Contents::Policy(module) = look(&bytes).unwrap() else {
+        let Contents::Policy(module) = look(&bytes, EngineKind::Wasm).unwrap() else {
             panic!("there is a module that decides")
         };
         assert_eq!(
@@ -121,8 +124,17 @@ mod tests {
     }
 
     #[test]
+    fn at_the_edge_it_is_the_handler_that_counts() {
+        let policy = format!(r#"(instance $i) (export "{POLICY}" (instance $i))"#);
+        let edge = |text: String| look(&wat::parse_str(text).unwrap(), EngineKind::Edge).unwrap();
+        let both = format!(r#"(component {policy} (export "wasi:http/handler@0.3.0" (instance $i)))"#);
+        assert_eq!(edge(both), Contents::Handler);
+        assert_eq!(edge(format!("(component {policy})")), Contents::Neither);
+    }
+
+    #[test]
     fn what_is_no_webassembly_is_an_error() {
-        assert!(look(b"#!/bin/sh").is_err());
-        assert!(look(b"").is_err());
+        assert!(look(b"#!/bin/sh", EngineKind::Wasm).is_err());
+        assert!(look(b"", EngineKind::Wasm).is_err());
     }
 }

@@ -9,7 +9,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, Module, PoolingAlloca
 
 use super::cache::Cache;
 use super::contents::{self, Contents, POLICY};
-use crate::options::GuestLimits;
+use crate::options::{EngineKind, GuestLimits};
 
 /// How often the epoch advances, which is how exactly a guest's deadline is kept. 100 wake-ups a second cost a core nothing
 /// that can be measured.
@@ -78,12 +78,12 @@ impl Machine {
         &self.engine
     }
 
-    /// Compiles a component, or takes the code that was compiled before from the cache.
+    /// Compiles a component for this engine, or takes the code that was compiled before from the cache.
     ///
     /// # Errors
     ///
     /// Where the file cannot be read, is no component, or exports nothing that this host can use.
-    pub(crate) fn open(&self, path: &Path) -> anyhow::Result<Opened> {
+    pub(crate) fn open(&self, path: &Path, engine: EngineKind) -> anyhow::Result<Opened> {
         let bytes = std::fs::read(path).with_context(|| {
             format!(
                 "cannot read the component {}: build it with `cargo xtask component`, or name another with --component",
@@ -96,11 +96,15 @@ impl Machine {
                 path.display()
             )
         };
-        let opened = match contents::look(&bytes).with_context(unusable)? {
+        let opened = match contents::look(&bytes, engine).with_context(unusable)? {
             Contents::Policy(module) => self.cache.load(&self.engine, &bytes[module]).map(Opened::Policy),
             Contents::Handler => self.cache.load(&self.engine, &bytes).map(Opened::Handler),
             Contents::AnotherPolicy => bail!(
                 "{} exports heddle:gateway/policy, but not as {POLICY} in the form that this host calls: build it anew with `cargo xtask component`",
+                path.display()
+            ),
+            Contents::Neither if engine == EngineKind::Edge => bail!(
+                "{} exports no wasi:http/handler@0.3: it cannot serve whole requests, as at the edge; see whether --engine wasm can run it",
                 path.display()
             ),
             Contents::Neither => bail!(
