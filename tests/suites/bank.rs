@@ -91,6 +91,11 @@ fn the_bank_answers(engine: &str) {
     );
     assert_eq!(bank.gateway.get("/accounts/42", Some(&token("7", "other", 60))).status, 403);
     assert_eq!(bank.gateway.get("/nowhere", None).status, 404);
+    let customer = token("7", "accounts:read", 60);
+    for (path, status) in [("/customers/9/overview", 403), ("/customers/0/overview", 404)] {
+        let refused = bank.gateway.get(path, Some(&customer));
+        assert_eq!(refused.status, status, "{path}: {}", String::from_utf8_lossy(&refused.body));
+    }
 
     let bearer = format!("Bearer {}", token("7", "transfers:write", 60));
     let fields = [("authorization", bearer.as_str()), ("content-type", "application/json")];
