@@ -19,9 +19,8 @@ pub(super) struct Upstreams(Vec<Way>);
 enum Way {
     Endpoints {
         balancer: Balancer<EndpointAddress>,
-        breaker: Arc<Breaker>,
-        /// Whether it matters how long a request is under way.
-        counts: bool,
+        /// None where it makes no difference how much is under way: with one endpoint, and a limit that is not reached.
+        breaker: Option<Arc<Breaker>>,
     },
     /// A mesh service of this name: out of reach, because a component cannot present a client certificate.
     Mesh { service: Box<str> },
@@ -33,8 +32,7 @@ pub(super) type Tried = HashMap<UpstreamId, EndpointAddress>;
 /// An endpoint that was chosen; it counts as under way until this is dropped.
 pub(super) struct Choice {
     picked: Picked<EndpointAddress>,
-    _permit: Permit,
-    counts: bool,
+    permit: Option<Permit>,
 }
 
 impl Upstreams {
@@ -50,29 +48,22 @@ impl Upstreams {
             .ok()
             .and_then(|place| self.0.get(place))
             .ok_or(Failure::NoEndpoint)?;
-        let (balancer, breaker, counts) = match way {
-            Way::Endpoints {
-                balancer,
-                breaker,
-                counts,
-            } => (balancer, breaker, *counts),
+        let (balancer, breaker) = match way {
+            Way::Endpoints { balancer, breaker } => (balancer, breaker),
             Way::Mesh { service } => {
                 eprintln!("gateway: the mesh service `{service}` cannot be reached from the edge: give its upstream endpoints");
                 return Err(Failure::NoEndpoint);
             }
         };
-        let permit = breaker.admit().map_err(|_| Failure::Overloaded)?;
+        let permit = breaker.as_ref().map(Breaker::admit).transpose();
+        let permit = permit.map_err(|_| Failure::Overloaded)?;
         let picked = match tried.get(&id) {
             Some(tried) => balancer.pick_except(tried, now, random),
             None => balancer.pick(now, random),
         };
         let picked = picked.ok_or(Failure::NoEndpoint)?;
         tried.insert(id, picked.address().clone());
-        Ok(Choice {
-            picked,
-            _permit: permit,
-            counts,
-        })
+        Ok(Choice { picked, permit })
     }
 }
 
@@ -81,10 +72,11 @@ impl Way {
         match &upstream.target {
             Target::Endpoints(endpoints) => {
                 let weighted = endpoints.iter().map(|endpoint| (endpoint.clone(), endpoint.weight));
+                let settings = upstream.connection.breaker;
+                let counts = endpoints.len() > 1 || settings.max_requests < UNREACHED;
                 Self::Endpoints {
                     balancer: Balancer::named(upstream.connection.balancing, weighted, EndpointAddress::to_string),
-                    breaker: Breaker::new(upstream.connection.breaker),
-                    counts: endpoints.len() > 1 || upstream.connection.breaker.max_requests < UNREACHED,
+                    breaker: counts.then(|| Breaker::new(settings)),
                 }
             }
             Target::Mesh(service) => Self::Mesh {
@@ -95,10 +87,10 @@ impl Way {
 }
 
 impl Choice {
-    /// This, where it matters how long the answer's body is under way: for the choice between endpoints, and for a limit that can be
-    /// reached. To hear of its end is two more crossings between host and guest.
+    /// This, where it makes a difference how long the answer's body is under way. To hear of its end is two more crossings between host
+    /// and guest.
     pub(super) fn counted(self) -> Option<Self> {
-        self.counts.then_some(self)
+        self.permit.is_some().then_some(self)
     }
 
     /// Where it is.
