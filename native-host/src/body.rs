@@ -140,6 +140,8 @@ enum Source {
     },
     /// A policy read it.
     Whole(Bytes),
+    /// Its exchange is over.
+    Gone,
 }
 
 /// What is wrong with a body that a client sends, and with nobody else.
@@ -205,6 +207,7 @@ impl RequestBody {
         match &*shared.lock() {
             Source::Stream { touched, .. } => !touched,
             Source::Whole(_) => true,
+            Source::Gone => false,
         }
     }
 
@@ -214,6 +217,15 @@ impl RequestBody {
         match &*shared.lock() {
             Source::Stream { body, ended, .. } => *ended || body.is_over(),
             Source::Whole(_) => true,
+            Source::Gone => false,
+        }
+    }
+
+    /// Gives nobody any more of it. Whoever sends it may outlive its exchange (hyper's tasks do), and what comes behind it on the
+    /// same connection is another request's.
+    pub(crate) fn retire(&self) {
+        if let Self::Some(shared) = self {
+            *shared.lock() = Source::Gone;
         }
     }
 
@@ -222,7 +234,7 @@ impl RequestBody {
         let Self::Some(shared) = self else { return None };
         match &*shared.lock() {
             Source::Stream { fault, .. } => *fault,
-            Source::Whole(_) => None,
+            Source::Whole(_) | Source::Gone => None,
         }
     }
 
@@ -247,6 +259,7 @@ impl RequestBody {
         };
         match &mut *shared.lock() {
             Source::Whole(bytes) => AttemptBody::Whole(bytes.clone()),
+            Source::Gone => AttemptBody::Empty,
             Source::Stream { reader, .. } => {
                 *reader += 1;
                 AttemptBody::Stream {
@@ -277,9 +290,9 @@ pub(crate) enum AttemptBody {
     Stream { source: Shared, reader: u32, left: u64 },
 }
 
-/// Another attempt was given the body meanwhile.
+/// Another attempt was given the body meanwhile, or the exchange is over.
 #[derive(Debug, thiserror::Error)]
-#[error("the request's body went to a later attempt")]
+#[error("the request's body went to a later attempt, or is over")]
 struct Superseded;
 
 /// The client sends more than it may.
@@ -333,7 +346,7 @@ impl http_body::Body for AttemptBody {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Stream { source, .. } => match &*source.lock() {
                 Source::Stream { body, ended, .. } => *ended || body.is_over(),
-                Source::Whole(_) => false,
+                Source::Whole(_) | Source::Gone => false,
             },
         }
     }
@@ -344,7 +357,7 @@ impl http_body::Body for AttemptBody {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream { source, .. } => match &*source.lock() {
                 Source::Stream { body, .. } => body.size_hint(),
-                Source::Whole(_) => SizeHint::default(),
+                Source::Whole(_) | Source::Gone => SizeHint::default(),
             },
         }
     }

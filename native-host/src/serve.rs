@@ -149,7 +149,11 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
         None => None,
     };
     let quotas = Quotas::start(snapshot.gateway(), background.handle().clone(), Arc::clone(&metrics.quotas));
-    let keys = KeyStore::start(snapshot.gateway(), background.handle().clone(), clock);
+    let source = Source::open(&options)?;
+    let keys = match source.fetches_keys() {
+        true => KeyStore::none(),
+        false => KeyStore::start(snapshot.gateway(), background.handle().clone(), clock),
+    };
     let shared = Arc::new(Shared::new(snapshot.gateway(), mesh.clone(), keys, quotas, clock));
     let (trigger, watch) = drain::channel();
     let (over, ended) = oneshot::channel::<()>();
@@ -162,7 +166,6 @@ pub fn serve(options: Options) -> anyhow::Result<Running> {
         clock,
         drain: &watch,
     };
-    let source = Source::open(&options)?;
     let Started { threads, cores } = starter.start(listeners, &source.prepare(snapshot.setup())?)?;
     memory::give_back();
 

@@ -184,7 +184,7 @@ impl Gateway {
             command.arg("--component").arg(component());
         }
         if engine == "edge" {
-            // Each instance counts for itself, and so one core with one of them.
+            // Each instance counts for itself, and each core has its own; one after the other, requests meet the same one.
             command.args(["--workers", "1"]);
         }
         let mut process = Process::start("native-host", &mut command);

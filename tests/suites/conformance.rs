@@ -36,9 +36,12 @@ fn the_component_decides_every_case_as_expected_at_the_edge() {
 
 fn every_case(engine: &str) {
     let mut failures = Vec::new();
-    for (path, file) in case::files() {
+    for (path, mut file) in case::files() {
+        if engine == "edge" {
+            file.case.iter_mut().for_each(Case::forget_hosts);
+        }
         let name = path.file_name().unwrap().display();
-        for case in file.case.iter().filter(|case| engine != "edge" || case.edge.is_none()) {
+        for case in &file.case {
             let differences = run(&file, case, engine).into_iter();
             failures.extend(differences.map(|difference| format!("{name}: {}: {difference}", case.name)));
         }

@@ -211,8 +211,7 @@ fn an_issuer_that_is_down_keeps_its_keys_and_disturbs_no_other() {
 
 #[test]
 fn unknown_keys_are_asked_for_once_in_a_cooldown_however_many_ask() {
-    // At the edge each instance asks for itself.
-    for engine in ["native", "wasm"] {
+    for engine in ENGINES {
         let (issuer, stranger) = (Issuer::python("pyjwt"), Issuer::python("pyjwt"));
         let auth = format!(
             "algorithms = [\"ES256\"]\njwks = \"{}/jwks\"\njwks_cooldown = \"1h\"",

@@ -19,6 +19,7 @@ use super::{before, within};
 use crate::clock;
 
 /// How an attempt ended.
+#[allow(clippy::large_enum_variant, reason = "it is half as large on wasm32, which is where it is")]
 pub(super) enum Outcome {
     /// The upstream's head came.
     Answered(Answered),
@@ -36,7 +37,7 @@ pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) fields: HeaderMap,
     pub(super) body: Incoming,
-    /// The endpoint that gave it, under way until the body is through.
+    /// The endpoint that gave it, under way until the body is through, as far as the host tells of that.
     pub(super) choice: Choice,
 }
 

@@ -12,7 +12,7 @@ use gateway::exchange::{BodyRead, Fetch, Keys};
 use gateway::keys::{Found, MAX_ANSWER, Plan, Published, Schedule, Search, version};
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Uri};
-use spin_sdk::wasip3::http::types::{Method, Request, RequestOptions, Scheme};
+use spin_sdk::wasip3::http::types::{Method, Request, Scheme};
 use spin_sdk::wasip3::spawn;
 
 use super::body::{self, Incoming};
@@ -114,7 +114,7 @@ async fn get(url: &str) -> Result<(u16, Bytes), String> {
     let uri: Uri = url.parse().map_err(|_| "this is no URL")?;
     let mut fields = HeaderMap::new();
     fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let (request, _sent) = Request::new(wasi_fields(&fields), None, body::none(), Some(RequestOptions::new()));
+    let (request, _sent) = Request::new(wasi_fields(&fields), None, body::none(), None);
     let secure = uri.scheme_str() == Some("https");
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let is_made = request.set_method(&Method::Get).is_ok()

@@ -10,7 +10,7 @@ use routing::balance::{Balancer, Outcome, Picked};
 use routing::policy::{Breaker, Permit};
 use routing::upstream::{EndpointAddress, Target};
 
-/// So many requests are never under way at once in an instance, which its host retires before that: Spin after 128.
+/// An instance has no such number of answers on their way: Spin retires it after 128 requests.
 const UNREACHED: u32 = 1024;
 
 /// All of them, by [`UpstreamId`]. What an instance learns of them is its own and ends with it.
@@ -19,8 +19,9 @@ pub(super) struct Upstreams(Vec<Way>);
 enum Way {
     Endpoints {
         balancer: Balancer<EndpointAddress>,
-        /// None where it makes no difference how much is under way: with one endpoint, and a limit that is not reached.
-        breaker: Option<Arc<Breaker>>,
+        breaker: Arc<Breaker>,
+        /// Whether it makes a difference how long an answer is under way: not with one endpoint, and a limit that answers do not reach.
+        counts: bool,
     },
     /// A mesh service of this name: out of reach, because a component cannot present a client certificate.
     Mesh { service: Box<str> },
@@ -32,7 +33,8 @@ pub(super) type Tried = HashMap<UpstreamId, EndpointAddress>;
 /// An endpoint that was chosen; it counts as under way until this is dropped.
 pub(super) struct Choice {
     picked: Picked<EndpointAddress>,
-    permit: Option<Permit>,
+    _permit: Permit,
+    counts: bool,
 }
 
 impl Upstreams {
@@ -48,22 +50,29 @@ impl Upstreams {
             .ok()
             .and_then(|place| self.0.get(place))
             .ok_or(Failure::NoEndpoint)?;
-        let (balancer, breaker) = match way {
-            Way::Endpoints { balancer, breaker } => (balancer, breaker),
+        let (balancer, breaker, counts) = match way {
+            Way::Endpoints {
+                balancer,
+                breaker,
+                counts,
+            } => (balancer, breaker, *counts),
             Way::Mesh { service } => {
                 eprintln!("gateway: the mesh service `{service}` cannot be reached from the edge: give its upstream endpoints");
                 return Err(Failure::NoEndpoint);
             }
         };
-        let permit = breaker.as_ref().map(Breaker::admit).transpose();
-        let permit = permit.map_err(|_| Failure::Overloaded)?;
+        let permit = breaker.admit().map_err(|_| Failure::Overloaded)?;
         let picked = match tried.get(&id) {
             Some(tried) => balancer.pick_except(tried, now, random),
             None => balancer.pick(now, random),
         };
         let picked = picked.ok_or(Failure::NoEndpoint)?;
         tried.insert(id, picked.address().clone());
-        Ok(Choice { picked, permit })
+        Ok(Choice {
+            picked,
+            _permit: permit,
+            counts,
+        })
     }
 }
 
@@ -73,10 +82,10 @@ impl Way {
             Target::Endpoints(endpoints) => {
                 let weighted = endpoints.iter().map(|endpoint| (endpoint.clone(), endpoint.weight));
                 let settings = upstream.connection.breaker;
-                let counts = endpoints.len() > 1 || settings.max_requests < UNREACHED;
                 Self::Endpoints {
                     balancer: Balancer::named(upstream.connection.balancing, weighted, EndpointAddress::to_string),
-                    breaker: counts.then(|| Breaker::new(settings)),
+                    breaker: Breaker::new(settings),
+                    counts: endpoints.len() > 1 || settings.max_requests < UNREACHED,
                 }
             }
             Target::Mesh(service) => Self::Mesh {
@@ -90,7 +99,7 @@ impl Choice {
     /// This, where it makes a difference how long the answer's body is under way. To hear of its end is two more crossings between host
     /// and guest.
     pub(super) fn counted(self) -> Option<Self> {
-        self.permit.is_some().then_some(self)
+        self.counts.then_some(self)
     }
 
     /// Where it is.

@@ -1,7 +1,7 @@
-//! A component without a policy export, served through its own `wasi:http/handler`.
+//! A component that is served through its own `wasi:http/handler`: by the edge engine, and where it has no policy export.
 //!
-//! The component does everything itself, so the config's routes and upstreams do not apply; listeners, limits, admin and drain
-//! do. Instances are reused, and its outgoing requests go over this core's kept connections instead of a new one each.
+//! The component does everything itself, so the config's routes and upstreams are its own business, if it reads them; listeners,
+//! limits, admin and drain apply. Instances are reused, and its outgoing requests go over this core's kept connections instead of a new one each.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use bytes::Bytes;
 use gateway::exchange::Entropy;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -287,11 +290,13 @@ impl WorkerState for Reuse {
     }
 
     fn drop(&self, _store: Store<Host>, result: wasmtime::Result<()>) {
-        // Those that wait for requests end with the host, and are none the worse for it.
-        if let Err(error) = result
-            && !self.drain.begun()
-        {
-            tracing::error!(error = format!("{error:#}"), "an instance of the component ended early");
+        let Err(error) = result else { return };
+        let error = format!("{error:#}");
+        if self.drain.begun() {
+            // Those that wait for requests end with the host, and are none the worse for it.
+            tracing::debug!(error, "an instance of the component ended with the host");
+        } else {
+            tracing::error!(error, "an instance of the component ended early");
         }
     }
 }
@@ -397,7 +402,8 @@ async fn send(request: Request<WasiBody>, options: RequestOptions) -> Result<Res
         .map_or_else(|| Uri::from_static("/"), |target| Uri::from(target.clone()));
     head.version = http::Version::HTTP_11;
     let mut connection = checkout(&key, &authority, options.connect_timeout).await?;
-    let answer = connection.send_request(Request::from_parts(head, body));
+    let (body, sent) = Upload::new(body);
+    let answer = connection.send_request(Request::from_parts(head, body.boxed_unsync()));
     let response = match options.first_byte_timeout {
         Some(limit) => tokio::time::timeout(limit, answer)
             .await
@@ -409,6 +415,7 @@ async fn send(request: Request<WasiBody>, options: RequestOptions) -> Result<Res
     gateway::strip_hop_by_hop(&mut head.headers);
     let mut kept = Kept {
         body,
+        sent,
         back: Some((key, connection)),
     };
     kept.give_back();
@@ -446,16 +453,55 @@ async fn checkout(
     .map_err(Error::Connect)
 }
 
-/// An answer whose connection is kept once it was read to its end.
+/// A request's body that says when it was sent to its end.
+struct Upload {
+    body: WasiBody,
+    sent: Arc<AtomicBool>,
+}
+
+impl Upload {
+    fn new(body: WasiBody) -> (Self, Arc<AtomicBool>) {
+        let sent = Arc::new(AtomicBool::new(body.is_end_stream()));
+        let upload = Self {
+            body,
+            sent: Arc::clone(&sent),
+        };
+        (upload, sent)
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.sent.store(frame.is_none() || this.body.is_end_stream(), Relaxed);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer whose connection is kept once it was read to its end, and the request was sent to its own.
 struct Kept {
     body: Incoming,
+    sent: Arc<AtomicBool>,
     back: Option<(String, SendRequest<WasiBody>)>,
 }
 
 impl Kept {
     fn give_back(&mut self) {
-        if http_body::Body::is_end_stream(&self.body)
+        if self.body.is_end_stream()
             && let Some((key, connection)) = self.back.take()
+            && self.sent.load(Relaxed)
         {
             KEPT.with_borrow_mut(|kept| Rc::clone(kept.entry(key).or_default()).put(connection, Instant::now()));
         }
@@ -479,5 +525,25 @@ impl http_body::Body for Kept {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_sent_once_its_body_was_taken_to_its_end() {
+        let body = Full::new(Bytes::from_static(b"all")).map_err(|never| match never {});
+        let (mut upload, sent) = Upload::new(body.boxed_unsync());
+        assert!(!sent.load(Relaxed));
+        let frame = poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
+        assert!(frame.is_some_and(|frame| frame.is_ok()) && sent.load(Relaxed));
+        let (_, sent) = Upload::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        assert!(sent.load(Relaxed));
     }
 }

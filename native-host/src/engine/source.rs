@@ -85,6 +85,17 @@ impl Source {
         )
     }
 
+    /// Whether its deciders fetch the keys of issuers themselves.
+    pub(crate) fn fetches_keys(&self) -> bool {
+        matches!(
+            &self.component,
+            Some(Component {
+                opened: Opened::Handler(_),
+                ..
+            })
+        )
+    }
+
     /// Prepares for a config.
     ///
     /// # Errors
@@ -159,7 +170,7 @@ fn find(options: &Options) -> anyhow::Result<PathBuf> {
     places.iter().find(|place| place.is_file()).cloned().with_context(|| {
         let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         format!(
-            "the wasm engine needs a component, and there is none at {}; build it with `cargo xtask component`, name it with --component, or use --engine native",
+            "this engine needs a component, and there is none at {}; build it with `cargo xtask component`, name it with --component, or use --engine native",
             looked.join(", ")
         )
     })

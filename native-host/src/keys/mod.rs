@@ -23,7 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct KeyStore {
     sets: Vec<Arc<Set>>,
-    fetching: Fetching,
+    /// None where somebody else fetches.
+    fetching: Option<Fetching>,
 }
 
 /// What fetching takes: a place to run away from the cores that serve.
@@ -60,33 +61,41 @@ impl KeyStore {
         };
         let none = Self {
             sets: Vec::new(),
-            fetching,
+            fetching: Some(fetching),
         };
         none.succeed(gateway)
+    }
+
+    /// One that stays empty, for a component that fetches what it needs.
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self {
+            sets: Vec::new(),
+            fetching: None,
+        })
     }
 
     /// The store of the next gateway. Sets that are published in the same place, under the same rules, come along.
     pub(crate) fn succeed(&self, gateway: &Gateway) -> Arc<Self> {
         let set = |published: &Published| {
             let before = self.sets.iter().find(|before| before.published == *published);
-            before.map_or_else(|| self.fetching.begin(published), Arc::clone)
+            before.cloned().or_else(|| Some(self.fetching.as_ref()?.begin(published)))
         };
         Arc::new(Self {
-            sets: gateway.key_sets().iter().map(set).collect(),
+            sets: gateway.key_sets().iter().filter_map(set).collect(),
             fetching: self.fetching.clone(),
         })
     }
 
     /// What there is, after fetching it where that is due.
     pub(crate) async fn keys(&self, fetch: &Fetch) -> Keys {
-        let Some(set) = self.set(fetch) else {
+        let (Some(set), Some(fetching)) = (self.set(fetch), &self.fetching) else {
             return Keys::Unavailable;
         };
         let mut ended = set.ended.subscribe();
-        match set.plan(fetch.anew, &self.fetching) {
+        match set.plan(fetch.anew, fetching) {
             Plan::Use | Plan::UseAndFetch => {}
             Plan::Fetch | Plan::Await => {
-                let deadline = self.fetching.clock.instant(fetch.deadline);
+                let deadline = fetching.clock.instant(fetch.deadline);
                 // Whatever comes of it, what is held is what there is.
                 let _ended = tokio::time::timeout_at(deadline.into(), ended.changed()).await;
             }

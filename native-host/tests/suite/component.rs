@@ -1,9 +1,27 @@
 //! The real component, where it was built: `HEDDLE_COMPONENT` names it, as `cargo xtask test` does.
 
+use std::path::{Path, PathBuf};
+
 use native_host::EngineKind;
 
 use crate::support::guest::built;
 use crate::support::{Upstream, everything_to, gateway_with, ok};
+
+/// The same component under a name of its policy export that no host looks for: one that only answers whole requests.
+fn without_policy(component: &Path, folder: &Path) -> PathBuf {
+    let mut bytes = std::fs::read(component).unwrap();
+    let name = b"heddle:gateway/policy";
+    let places: Vec<usize> = (0..bytes.len() - name.len())
+        .filter(|at| &bytes[*at..*at + name.len()] == name)
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + name.len()].copy_from_slice(b"heddle:gateway/pelicy");
+    }
+    let file = folder.join("handler.wasm");
+    std::fs::write(&file, bytes).unwrap();
+    file
+}
 
 #[test]
 fn the_component_decides_and_the_host_carries() {
@@ -47,4 +65,16 @@ fn at_the_edge_the_component_answers_whole_requests() {
         "{}",
         metrics.text()
     );
+}
+
+#[test]
+fn a_component_without_the_policy_export_answers_whole_requests() {
+    let Some(component) = built() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let handler = without_policy(&component, folder.path());
+    let upstream = Upstream::answering(|request| ok(request.line.as_str()));
+    let gateway = gateway_with(&everything_to(upstream.address), EngineKind::Wasm, |options| {
+        options.component = Some(handler)
+    });
+    assert_eq!(gateway.get("/a?b=c").text(), "GET /a?b=c HTTP/1.1");
 }

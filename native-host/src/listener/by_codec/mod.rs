@@ -19,6 +19,7 @@ use tokio::io::AsyncWrite as _;
 use super::connection::{Client, Front};
 use crate::access_log::Record;
 use crate::alarm::Alarm;
+use crate::body::RequestBody;
 use crate::drain;
 use crate::inbound::{Head, Inbound, path_of};
 use crate::options::Limits;
@@ -135,7 +136,8 @@ impl<F: Front> Connection<F> {
             Err(refusal) => Err(refusal.clone()),
         };
         let reply = self.judged(replied, &mut record);
-        let after = self.send(reply, asking, record).await;
+        let body = inbound.as_ref().map_or(&RequestBody::None, |inbound| &inbound.body);
+        let after = self.send(reply, body, asking, record).await;
         if let Ok(Inbound {
             head: Head::Raw(head), ..
         }) = inbound
@@ -232,20 +234,21 @@ impl<F: Front> Connection<F> {
             version: Version::Http11,
             keep_alive: false,
         };
-        self.send(reply, asking, record).await?;
+        self.send(reply, &RequestBody::None, asking, record).await?;
         Ok(After::Linger)
     }
 
-    /// Writes an answer to its end.
-    async fn send(&mut self, reply: Reply, mut asking: Asking, mut record: Record) -> io::Result<After> {
+    /// Writes the answer to a request with this body to its end, with which the body has an end too.
+    async fn send(&mut self, reply: Reply, body: &RequestBody, mut asking: Asking, mut record: Record) -> io::Result<After> {
         record.status = Some(reply.status());
         asking.keep_alive &= !self.drain.begun();
         if matches!(reply, Reply::Own { .. }) {
+            body.retire();
             // Whoever goes on sending a body that nobody reads is told that the connection ends.
             asking.keep_alive &= self.wire.lock().discard_body();
         }
         let Begun {
-            body,
+            body: answer,
             encoder,
             keep_alive,
         } = reply.encode(asking, self.outgoing.tail()).map_err(io::Error::other)?;
@@ -254,7 +257,7 @@ impl<F: Front> Connection<F> {
             outgoing: &mut self.outgoing,
             alarm: &mut self.alarm,
             limits: &self.limits,
-            body: pin!(body),
+            body: pin!(answer),
             encoder,
             trailers: HeaderMap::new(),
             is_whole: false,
@@ -262,6 +265,7 @@ impl<F: Front> Connection<F> {
             record: Some(record),
         };
         poll_fn(|cx| sending.poll(cx)).await?;
+        body.retire();
         let mut wire = self.wire.lock();
         Ok(match (wire.discard_body(), keep_alive) {
             (true, true) => After::Next,

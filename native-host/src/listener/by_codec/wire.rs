@@ -191,3 +191,30 @@ pub(crate) fn trailers(body: &BodyDecoder) -> Option<HeaderMap> {
     }
     (!fields.is_empty()).then_some(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+
+    use http_body::Body as _;
+
+    use super::*;
+    use crate::body::{RequestBody, Streaming};
+
+    #[tokio::test]
+    async fn who_still_sends_a_body_gets_nothing_of_the_next_requests() {
+        let (_client, server) = tokio::io::duplex(64);
+        let wire = Wire::new(Box::new(server), BytesMut::from(&b"onesecret"[..]), http1::Limits::default());
+        wire.lock().begin(Framing::Length(3), false);
+        let body = RequestBody::new(Streaming::Codec(wire.clone()));
+        let mut sender = body.reader(None);
+        body.retire();
+        assert!(wire.lock().discard_body());
+        wire.lock().begin(Framing::Length(6), false);
+        assert!(!sender.is_end_stream() && !body.sent());
+        let frame = poll_fn(|cx| Pin::new(&mut sender).poll_frame(cx)).await;
+        assert!(matches!(frame, Some(Err(_))), "{frame:?}");
+        assert_eq!(wire.lock().input, &b"secret"[..]);
+    }
+}
