@@ -31,7 +31,7 @@ pub(crate) struct Case {
     pub(crate) request: CaseRequest,
     #[serde(default)]
     pub(crate) upstream: Vec<Answer>,
-    expect: Expect,
+    pub(crate) expect: Expect,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +83,7 @@ pub(crate) struct Answer {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Expect {
+pub(crate) struct Expect {
     status: u16,
     reason: Option<String>,
     #[serde(default)]
@@ -95,16 +95,16 @@ struct Expect {
     #[serde(default)]
     body_has: Vec<String>,
     #[serde(default)]
-    attempts: Vec<ExpectedAttempt>,
+    pub(crate) attempts: Vec<ExpectedAttempt>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ExpectedAttempt {
+pub(crate) struct ExpectedAttempt {
     name: String,
     method: Option<String>,
     target: Option<String>,
-    host: Option<String>,
+    pub(crate) host: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
@@ -176,12 +176,6 @@ impl Token {
 }
 
 impl Case {
-    /// Expects any host: at the edge the runtime makes it of the endpoint's address.
-    #[allow(dead_code, reason = "the pure core's runner has no edge")]
-    pub(crate) fn forget_hosts(&mut self) {
-        self.expect.attempts.iter_mut().for_each(|attempt| attempt.host = None);
-    }
-
     /// Every difference of what was expected to what was done.
     pub(crate) fn differences(&self, got: &Got) -> Vec<String> {
         let expect = &self.expect;

@@ -38,7 +38,9 @@ fn every_case(engine: &str) {
     let mut failures = Vec::new();
     for (path, mut file) in case::files() {
         if engine == "edge" {
-            file.case.iter_mut().for_each(Case::forget_hosts);
+            // The runtime makes it of the endpoint's address.
+            let attempts = file.case.iter_mut().flat_map(|case| &mut case.expect.attempts);
+            attempts.for_each(|attempt| attempt.host = None);
         }
         let name = path.file_name().unwrap().display();
         for case in &file.case {

@@ -103,31 +103,27 @@ impl Made {
         let fields = wasi_fields(&fields);
         let mut too_long = TooLong::default();
         let mut open = None;
-        let (request, sent, passing) = match body {
+        let (contents, end, passing) = match body {
             Sent::Nothing => {
                 let (end, ended) = body::open();
                 open = Some(end);
-                let (request, sent) = Request::new(fields, None, ended, None);
-                (request, sent, None)
+                (None, ended, None)
             }
             Sent::Whole(bytes) => {
                 let (stream, end) = body::whole(bytes);
-                let (request, sent) = Request::new(fields, Some(stream), end, None);
-                (request, sent, None)
+                (Some(stream), end, None)
             }
-            Sent::Stream(incoming, limit) => {
-                let (stream, end, passing) = match limit {
-                    None => incoming.pass(),
-                    Some(limit) => {
-                        let (stream, end, passing, told) = incoming.pass_up_to(limit);
-                        too_long = told;
-                        (stream, end, passing)
-                    }
-                };
-                let (request, sent) = Request::new(fields, Some(stream), end, None);
-                (request, sent, Some(passing))
+            Sent::Stream(incoming, None) => {
+                let (stream, end, passing) = incoming.pass();
+                (Some(stream), end, Some(passing))
+            }
+            Sent::Stream(incoming, Some(limit)) => {
+                let (stream, end, passing, told) = incoming.pass_up_to(limit);
+                too_long = told;
+                (Some(stream), end, Some(passing))
             }
         };
+        let (request, sent) = Request::new(fields, contents, end, None);
         if let Some(passing) = passing {
             passing.until(sent, ());
         }

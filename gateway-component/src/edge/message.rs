@@ -28,8 +28,8 @@ const REFUSED: [HeaderName; 8] = [
 ];
 
 /// Forwards an upstream's answer, its body as the stream that it is, and holds the request's place until that has ended: a host
-/// tells of the end where the answer says its length, and else only of the head. Where it is
-/// observed, the body comes through this instance, and what is wrong with it is told.
+/// tells of the end where the answer says its length, and else only of the head. Where it is observed, the body comes
+/// through this instance, and what is wrong with it is told.
 pub(super) fn forward(
     edge: &Edge,
     answered: Answered,

@@ -1,7 +1,8 @@
 //! A component that is served through its own `wasi:http/handler`: by the edge engine, and where it has no policy export.
 //!
 //! The component does everything itself, so the config's routes and upstreams are its own business, if it reads them; listeners,
-//! limits, admin and drain apply. Instances are reused, and its outgoing requests go over this core's kept connections instead of a new one each.
+//! limits, admin and drain apply. Instances are reused, and its outgoing requests go over this core's kept connections instead of a
+//! new one each.
 
 mod outbound;
 
