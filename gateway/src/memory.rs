@@ -11,14 +11,16 @@ use crate::Gateway;
 use crate::auth::Claims;
 use crate::auth::jwt::sets::KeySets;
 use crate::config::Route;
-use crate::exchange::RouteId;
+use crate::exchange::{RouteId, Told};
 
-/// What one core, or one guest instance, remembers between exchanges: token verdicts, issuers' keys and retry budgets. A cache, never a
+/// What one core, or one guest instance, remembers between exchanges: token verdicts, issuers' keys, what
+/// upstreams are told of clients, and retry budgets. A cache, never a
 /// truth: a new one changes what an exchange costs, not what it decides.
 #[derive(Debug)]
 pub struct Memory {
     pub(crate) verdicts: Verdicts,
     pub(crate) key_sets: KeySets,
+    pub(crate) told: Told,
     /// One for each route that retries.
     budgets: Vec<Option<RetryBudget>>,
     /// Of the gateway that it belongs to.
@@ -33,6 +35,7 @@ impl Memory {
         Self {
             verdicts: Verdicts::new(VERDICTS),
             key_sets: KeySets::new(gateway.key_sets().len()),
+            told: Told::default(),
             budgets: gateway.routes().iter().map(budget).collect(),
             fingerprint: *gateway.fingerprint(),
         }

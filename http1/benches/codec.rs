@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has nothing to measure")]
 
 use divan::{AllocProfiler, Bencher, black_box};
+use http::{HeaderName, HeaderValue};
 use http1::{
-    Asked, BodyDecoder, DecodedResponse, Edit, Forward, Framing, Limits, Reply, RequestDecoder, RequestHead, ResponseDecoder,
-    ResponseHead, Version,
+    Asked, Authority, BodyDecoder, DecodedResponse, Edit, Forward, Framing, Limits, Reply, RequestDecoder, RequestHead,
+    ResponseDecoder, ResponseHead, Version,
 };
 
 #[global_allocator]
@@ -19,11 +20,22 @@ const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1024\r\nDate: Mon, 23 Nov 2026 09:00:00 GMT\r\n\
     Server: bank\r\nCache-Control: no-store\r\nETag: \"abc\"\r\nX-Request-Id: 0123456789abcdef\r\nVary: accept\r\n\r\n";
 
-const EDITS: [Edit<'static>; 4] = [
-    Edit::Set(b"x-request-id", b"0192f7a0-0000-7000-8000-000000000001"),
-    Edit::Set(b"x-forwarded-for", b"192.0.2.7"),
-    Edit::Set(b"x-forwarded-proto", b"https"),
-    Edit::Remove(b"cookie"),
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ID: HeaderValue = HeaderValue::from_static("0192f7a0-0000-7000-8000-000000000001");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static CLIENT: HeaderValue = HeaderValue::from_static("192.0.2.7");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static PROTO: HeaderValue = HeaderValue::from_static("https");
+
+static COOKIE: HeaderName = http::header::COOKIE;
+static VIA: HeaderName = http::header::VIA;
+static HEDDLE: HeaderValue = HeaderValue::from_static("1.1 heddle");
+
+static EDITS: [Edit<'static>; 4] = [
+    Edit::Set(&REQUEST_ID, &ID),
+    Edit::Set(&FORWARDED_FOR, &CLIENT),
+    Edit::Set(&FORWARDED_PROTO, &PROTO),
+    Edit::Remove(&COOKIE),
 ];
 
 fn main() {
@@ -51,12 +63,13 @@ fn httparse_alone(bencher: Bencher<'_, '_>) {
 fn encode_request_head_with_4_edits(bencher: Bencher<'_, '_>) {
     let mut head = RequestHead::default();
     RequestDecoder::new(Limits::default()).decode(REQUEST, &mut head).unwrap();
+    let host = Authority::new(b"accounts.internal");
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         out.clear();
         head.encode(
             &Forward {
-                host: Some(b"accounts.internal"),
+                host: host.as_ref(),
                 ..Forward::default()
             },
             black_box(EDITS),
@@ -90,8 +103,7 @@ fn encode_response_head_with_1_edit(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         out.clear();
-        head.encode(&reply, black_box([Edit::Add(b"via", b"1.1 heddle")]), &mut out)
-            .unwrap()
+        head.encode(&reply, black_box([Edit::Add(&VIA, &HEDDLE)]), &mut out).unwrap()
     });
 }
 

@@ -27,6 +27,7 @@
 //! wrong buffer, the caller may go on reading into its buffer, and a request can be sent again by a retry.
 //!
 //! ```
+//! use http::{HeaderName, HeaderValue};
 //! use http1::{BodyDecoder, Decoded, Edit, Forward, Limits, RequestDecoder, RequestHead};
 //!
 //! let limits = Limits::default();
@@ -36,7 +37,8 @@
 //! assert_eq!((head.method(), head.authority(), head.path()), ("POST", "bank.example", "/a"));
 //!
 //! let mut out = Vec::new();
-//! let edits = [Edit::Set(b"x-request-id", b"7")];
+//! let (name, value) = (HeaderName::from_static("x-request-id"), HeaderValue::from_static("7"));
+//! let edits = [Edit::Set(&name, &value)];
 //! let mut to_upstream = head.encode(&Forward { target: Some(b"/b"), ..Forward::default() }, edits, &mut out)?;
 //! let mut body = BodyDecoder::new(head.framing(), limits);
 //! let piece = body.decode(&input[used..])?;
@@ -66,7 +68,7 @@ pub use error::{EncodeError, Error, Peer};
 pub use forward::{Answer, Edit, Forward, Reply, encode_answer, encode_request, is_own_field};
 pub use request::{Decoded, RequestDecoder, RequestHead};
 pub use response::{Asked, DecodedResponse, ResponseDecoder, ResponseHead};
-pub use target::Form;
+pub use target::{Authority, Form};
 
 /// The most fields that [`Limits::fields`] can allow: the size of the array that a head is parsed into.
 pub const MAX_FIELDS: usize = 128;

@@ -81,6 +81,24 @@ impl<'a> Target<'a> {
     }
 }
 
+/// A host to send, `uri-host [ ":" port ]`, looked at once instead of with every request that it is written into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority(Box<[u8]>);
+
+impl Authority {
+    /// None where the bytes are no host.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        is_authority(bytes).then(|| Self(bytes.into()))
+    }
+
+    /// The host as it was given.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The bytes of RFC 3986 that a target may hold, and four more (`^`, `{`, `|`, `}`) that clients send unencoded and that
 /// no parser takes for a delimiter. `#` begins a fragment, which is not part of a target; `\` is a slash to some servers.
 static TARGET: [bool; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:@/?[]^{|}");

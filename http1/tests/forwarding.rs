@@ -1,8 +1,9 @@
 //! Heads and bodies on their way out.
 
+use http::{HeaderName, HeaderValue};
 use http1::{
-    Answer, Asked, BodyDecoder, Decoded, DecodedResponse, Edit, EncodeError, Forward, Framing, Limits, Reply, RequestDecoder,
-    RequestHead, ResponseDecoder, ResponseHead, Version, encode_answer, encode_request,
+    Answer, Asked, Authority, BodyDecoder, Decoded, DecodedResponse, Edit, EncodeError, Forward, Framing, Limits, Reply,
+    RequestDecoder, RequestHead, ResponseDecoder, ResponseHead, Version, encode_answer, encode_request,
 };
 
 fn request(input: &str) -> RequestHead {
@@ -83,50 +84,104 @@ fn target_and_host_go_on_in_origin_form() {
         let out = forwarded(&format!("{line}\r\nHost: a\r\n\r\n"), &Forward::default(), &[]).unwrap();
         assert_eq!(out, expected, "{line}");
     }
+    let host = Authority::new(b"up:9");
     let anew = Forward {
         target: Some(b"/new"),
-        host: Some(b"up:9"),
+        host: host.as_ref(),
         ..Forward::default()
     };
     let out = forwarded("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", &anew, &[]).unwrap();
     assert_eq!(out, "GET /new HTTP/1.1\r\nhost: up:9\r\n\r\n");
 }
 
+/// An edit that its test need not keep the name and the value of.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Set(&'static str, &'static str),
+    Add(&'static str, &'static str),
+    Remove(&'static str),
+}
+
+fn edited(input: &str, changes: &[Change]) -> String {
+    let named = |name: &str| name.parse::<HeaderName>().unwrap();
+    let parts: Vec<(Change, HeaderName, HeaderValue)> = changes
+        .iter()
+        .map(|&change| match change {
+            Change::Set(name, value) | Change::Add(name, value) => (change, named(name), HeaderValue::from_static(value)),
+            Change::Remove(name) => (change, named(name), HeaderValue::from_static("")),
+        })
+        .collect();
+    let edits: Vec<Edit<'_>> = parts
+        .iter()
+        .map(|(change, name, value)| match change {
+            Change::Set(..) => Edit::Set(name, value),
+            Change::Add(..) => Edit::Add(name, value),
+            Change::Remove(_) => Edit::Remove(name),
+        })
+        .collect();
+    forwarded(input, &Forward::default(), &edits).unwrap()
+}
+
 #[test]
 fn edits_apply_in_their_order() {
+    use Change::{Add, Remove, Set};
     let input = "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\na: 3\r\nC: 4\r\n\r\n";
-    let cases: &[(&[Edit<'_>], &str)] = &[
+    let cases: &[(&[Change], &str)] = &[
         (&[], "A: 1\r\nB: 2\r\na: 3\r\nC: 4\r\n"),
-        (&[Edit::Set(b"a", b"9")], "B: 2\r\nC: 4\r\na: 9\r\n"),
-        (&[Edit::Add(b"a", b"9")], "A: 1\r\nB: 2\r\na: 3\r\nC: 4\r\na: 9\r\n"),
-        (&[Edit::Remove(b"A"), Edit::Add(b"a", b"9")], "B: 2\r\nC: 4\r\na: 9\r\n"),
-        (&[Edit::Add(b"a", b"9"), Edit::Remove(b"A")], "B: 2\r\nC: 4\r\n"),
+        (&[Set("a", "9")], "B: 2\r\nC: 4\r\na: 9\r\n"),
+        (&[Add("a", "9")], "A: 1\r\nB: 2\r\na: 3\r\nC: 4\r\na: 9\r\n"),
+        (&[Remove("a"), Add("a", "9")], "B: 2\r\nC: 4\r\na: 9\r\n"),
+        (&[Add("a", "9"), Remove("a")], "B: 2\r\nC: 4\r\n"),
         (
-            &[Edit::Add(b"a", b"8"), Edit::Set(b"A", b"9"), Edit::Add(b"a", b"10")],
-            "B: 2\r\nC: 4\r\nA: 9\r\na: 10\r\n",
+            &[Add("a", "8"), Set("a", "9"), Add("a", "10")],
+            "B: 2\r\nC: 4\r\na: 9\r\na: 10\r\n",
         ),
-        (
-            &[Edit::Set(b"z", b""), Edit::Set(b"z", b"1")],
-            "A: 1\r\nB: 2\r\na: 3\r\nC: 4\r\nz: 1\r\n",
-        ),
-        (
-            &[Edit::Remove(b"host"), Edit::Remove(b"content-length")],
-            "A: 1\r\nB: 2\r\na: 3\r\nC: 4\r\n",
-        ),
+        (&[Set("z", ""), Set("z", "1")], "A: 1\r\nB: 2\r\na: 3\r\nC: 4\r\nz: 1\r\n"),
     ];
-    for (edits, lines) in cases {
-        let out = forwarded(input, &Forward::default(), edits).unwrap();
-        assert_eq!(out, format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n"), "{edits:?}");
+    for (changes, lines) in cases {
+        let out = edited(input, changes);
+        assert_eq!(out, format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n"), "{changes:?}");
+    }
+}
+
+#[test]
+fn edits_of_the_codecs_own_fields_change_nothing() {
+    use Change::{Add, Remove, Set};
+    let input = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
+    let plain = edited(input, &[]);
+    for name in [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "te",
+        "upgrade",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+    ] {
+        assert_eq!(
+            edited(input, &[Set(name, "1"), Add(name, "2"), Remove(name)]),
+            plain,
+            "{name}"
+        );
+        assert_eq!(edited(input, &[Add(name, "2")]), plain, "{name}");
     }
 }
 
 #[test]
 fn nothing_that_would_split_a_head_is_written() {
     let input = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let of_field = |name: &[u8], value: &[u8]| {
+        let mut out = b"before ".to_vec();
+        let written = encode_request(b"GET", b"/", b"a", Framing::None, [(name, value)], &mut out).map(|_| ());
+        assert!(written.is_ok() || out == b"before ", "an error leaves nothing behind");
+        written
+    };
     let values: [&[u8]; 5] = [b"a\r\nX: y", b"a\nb", b"a\rb", b"a\0b", b"a\x7fb"];
     for value in values {
-        let verdict = forwarded(input, &Forward::default(), &[Edit::Set(b"x", value)]);
-        assert_eq!(verdict, Err(EncodeError::BadValue), "{}", value.escape_ascii());
+        assert_eq!(of_field(b"x", value), Err(EncodeError::BadValue), "{}", value.escape_ascii());
         let upgrade = Forward {
             upgrade: Some(value),
             ..Forward::default()
@@ -135,8 +190,7 @@ fn nothing_that_would_split_a_head_is_written() {
     }
     let names: [&[u8]; 6] = [b"", b"a b", b"a:", b"a\r\nb", b"a\0", b"\xe9"];
     for name in names {
-        let verdict = forwarded(input, &Forward::default(), &[Edit::Add(name, b"v")]);
-        assert_eq!(verdict, Err(EncodeError::BadName), "{}", name.escape_ascii());
+        assert_eq!(of_field(name, b"v"), Err(EncodeError::BadName), "{}", name.escape_ascii());
     }
     let targets: [&[u8]; 5] = [b"", b"/a b", b"/a\r\nX: y", b"/\0", b"/a#b"];
     for target in targets {
@@ -144,18 +198,15 @@ fn nothing_that_would_split_a_head_is_written() {
             target: Some(target),
             ..Forward::default()
         };
-        assert_eq!(
-            forwarded(input, &forward, &[]),
-            Err(EncodeError::BadTarget),
-            "{}",
-            target.escape_ascii()
-        );
+        let verdict = forwarded(input, &forward, &[]);
+        assert_eq!(verdict, Err(EncodeError::BadTarget), "{}", target.escape_ascii());
+        let made = encode_request(b"GET", target, b"a", Framing::None, [], &mut Vec::new()).map(|_| ());
+        assert_eq!(made, Err(EncodeError::BadTarget), "{}", target.escape_ascii());
     }
-    let forward = Forward {
-        host: Some(b"a\r\nX: y"),
-        ..Forward::default()
-    };
-    assert_eq!(forwarded(input, &forward, &[]), Err(EncodeError::BadHost));
+    let made = |method: &[u8], host: &[u8]| encode_request(method, b"/", host, Framing::None, [], &mut Vec::new()).map(|_| ());
+    assert_eq!(made(b"GET", b"a\r\nX: y"), Err(EncodeError::BadHost));
+    assert_eq!(made(b"GE T", b"a"), Err(EncodeError::BadName));
+    assert_eq!(Authority::new(b"a\r\nX: y"), None);
     for name in [
         b"Host".as_slice(),
         b"content-length",
@@ -165,8 +216,7 @@ fn nothing_that_would_split_a_head_is_written() {
         b"upgrade",
         b"keep-alive",
     ] {
-        let verdict = forwarded(input, &Forward::default(), &[Edit::Set(name, b"1")]);
-        assert_eq!(verdict, Err(EncodeError::Reserved), "{}", name.escape_ascii());
+        assert_eq!(of_field(name, b"1"), Err(EncodeError::Reserved), "{}", name.escape_ascii());
     }
     let forward = Forward {
         body: Some(Framing::UntilClose),

@@ -1,5 +1,6 @@
 //! What is written is read back as it was meant.
 
+use http::{HeaderName, HeaderValue};
 use http1::{
     Asked, BodyDecoder, Decoded, DecodedResponse, Edit, Forward, Framing, Limits, Reply, RequestDecoder, RequestHead,
     ResponseDecoder, ResponseHead, Version,
@@ -60,7 +61,9 @@ proptest! {
         prop_assert_eq!(decoder.decode(input.as_bytes(), &mut head), Ok(Decoded::Head(input.len())));
 
         let mut out = Vec::new();
-        let edits = set.iter().map(|(name, value)| Edit::Set(name.as_bytes(), value.as_bytes()));
+        let set_lines: Vec<(HeaderName, HeaderValue)> =
+            set.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let edits = set_lines.iter().map(|(name, value)| Edit::Set(name, value));
         let mut body = head.encode(&Forward::default(), edits, &mut out).unwrap();
         for piece in &pieces {
             body.write(piece, &mut out).unwrap();

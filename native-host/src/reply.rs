@@ -10,19 +10,19 @@ use wasmtime_wasi_http::WasiBody;
 use crate::body::Body;
 use crate::upstream::{Answered, Head};
 
-/// An answer.
+/// An answer. What is large is in a box, since it is handed on from driver to codec.
 pub(crate) enum Reply {
     /// An upstream's, with these edits, its body streaming through.
     Forward(Answered, Vec<Edit>),
     /// Our own.
     Own {
         /// What it says.
-        respond: Respond,
+        respond: Box<Respond>,
         /// Whether what follows on the connection cannot be trusted.
         close: bool,
     },
     /// A component's that answers whole requests.
-    Component(Response<WasiBody>),
+    Component(Box<Response<WasiBody>>),
 }
 
 /// What of a request frames its answer.
@@ -48,6 +48,7 @@ pub(crate) struct Begun {
 
 impl From<Respond> for Reply {
     fn from(respond: Respond) -> Self {
+        let respond = Box::new(respond);
         Self::Own { respond, close: false }
     }
 }
@@ -72,7 +73,7 @@ impl Reply {
             }
             Self::Own { respond, close } => own(respond, close, head_only),
             Self::Component(component) => {
-                let (mut head, body) = component.into_parts();
+                let (mut head, body) = (*component).into_parts();
                 gateway::strip_hop_by_hop(&mut head.headers);
                 response(head.status.as_u16(), head.headers, Body::component(body))
             }
@@ -104,8 +105,7 @@ impl Reply {
                     status: None,
                     body: None,
                 };
-                let edits = codec_edits(&edits, None);
-                let written = head.encode(&reply, edits.iter().copied(), out)?;
+                let written = head.encode(&reply, edits.iter().map(codec_edit), out)?;
                 body.reuse(head);
                 (Body::upstream(body), written)
             }
@@ -149,24 +149,13 @@ pub(crate) fn lines(fields: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> 
         .filter(|(name, _)| !http1::is_own_field(name))
 }
 
-/// Edits for the codec, after a first one of the caller's own.
-pub(crate) fn codec_edits<'a>(edits: &'a [Edit], first: Option<http1::Edit<'a>>) -> Vec<http1::Edit<'a>> {
-    // Not collected, which cannot know how many there will be and grows as it goes.
-    let mut list = Vec::with_capacity(edits.len() + 1);
-    list.extend(first);
-    list.extend(edits.iter().filter_map(codec_edit));
-    list
-}
-
-/// An edit for the codec, unless it names what the codec writes itself.
-fn codec_edit(edit: &Edit) -> Option<http1::Edit<'_>> {
-    let edit = match edit {
-        Edit::Set(name, value) => (name, http1::Edit::Set(name.as_str().as_bytes(), value.as_bytes())),
-        Edit::Add(name, value) => (name, http1::Edit::Add(name.as_str().as_bytes(), value.as_bytes())),
-        Edit::Remove(name) => (name, http1::Edit::Remove(name.as_str().as_bytes())),
-    };
-    let (name, edit) = edit;
-    (!http1::is_own_field(name.as_str().as_bytes())).then_some(edit)
+/// An edit as the codec takes it.
+pub(crate) fn codec_edit(edit: &Edit) -> http1::Edit<'_> {
+    match edit {
+        Edit::Set(name, value) => http1::Edit::Set(name, value),
+        Edit::Add(name, value) => http1::Edit::Add(name, value),
+        Edit::Remove(name) => http1::Edit::Remove(name),
+    }
 }
 
 /// Where a body ends whose head hyper or a component made.
@@ -178,13 +167,13 @@ fn framing(fields: &HeaderMap, body: &Body) -> Framing {
         .map_or(Framing::Chunked, Framing::Length)
 }
 
-fn own(respond: Respond, close: bool, head_only: bool) -> Response<Body> {
+fn own(respond: Box<Respond>, close: bool, head_only: bool) -> Response<Body> {
     let Respond {
         status,
         mut fields,
         body,
         ..
-    } = respond;
+    } = *respond;
     if close {
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

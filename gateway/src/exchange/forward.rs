@@ -8,7 +8,7 @@ use routing::{Moment, Now, Reason};
 
 use super::problem::{Problem, detail_of, reason_of};
 use super::request::{Request, Turn};
-use super::{Answer, Attempt, AttemptBody, AttemptId, Event, Failure, Inherit, Observe, Step};
+use super::{Answer, Attempt, AttemptBody, AttemptId, Edits, Event, Failure, Inherit, Observe, Step};
 use crate::Memory;
 use crate::config::{Mirror, policy_edit_count};
 use crate::validate::Chosen;
@@ -23,6 +23,8 @@ pub(super) struct Forwarding {
     made: u32,
     /// Whether the next one is waited for.
     is_waiting: bool,
+    /// What each of them edits.
+    edits: Edits,
 }
 
 /// What a forwarded request comes to.
@@ -35,10 +37,11 @@ pub(super) enum Forwarded {
 
 impl Forwarding {
     /// Makes the first attempt, and the copies for the route's mirrors.
-    pub(super) fn start(request: &Request, memory: &mut Memory, now: Now) -> (Self, Forwarded) {
+    pub(super) fn start(request: &mut Request, memory: &mut Memory, now: Now) -> (Self, Forwarded) {
         let mut this = Self {
             made: 0,
             is_waiting: false,
+            edits: edits(request),
         };
         if request.backend().is_none() {
             let problem = Problem::new(Reason::NoBackend, "every backend of the route has the weight 0");
@@ -150,9 +153,6 @@ impl Forwarding {
         let backend = request.backend().expect("a request without a backend was refused");
         let id = AttemptId(self.made);
         self.made += 1;
-        let mut edits = Vec::with_capacity(request.edits.len() + policy_edit_count(&policy.request_edits));
-        edits.extend_from_slice(&request.edits);
-        edits.extend(request.request_edits());
         let attempt = Attempt {
             id,
             upstream: backend.upstream,
@@ -161,7 +161,7 @@ impl Forwarding {
             target: request.target.clone(),
             host: policy.rewrite.host.clone(),
             inherit: Inherit::Request,
-            edits,
+            edits: self.edits.clone(),
             body: if request.has_body {
                 AttemptBody::Request
             } else {
@@ -191,6 +191,14 @@ impl Forwarding {
             _ => Vec::new(),
         }
     }
+}
+
+/// What every attempt edits: what the request begins with, and then what its route and its backend say.
+fn edits(request: &mut Request) -> Edits {
+    let mut edits = std::mem::take(&mut request.edits);
+    edits.reserve_exact(policy_edit_count(&request.policy().request_edits));
+    request.request_edits(&mut edits);
+    edits.into()
 }
 
 /// What an attempt came to, as far as another may follow.

@@ -55,9 +55,79 @@ fn mapped(address: IpAddr) -> u128 {
     .to_bits()
 }
 
+/// What upstreams were told lately, since a client's requests come from one address and most often for one host: to make the values
+/// anew for each took 8 % of a proxied request's instructions, and taking them from here takes 2 %.
+///
+/// Each pair of client and host has one place, from which another pair that has the same drives it out.
+#[derive(Debug)]
+pub(crate) struct Told(Vec<Option<Box<Known>>>);
+
+/// What was told of one client and host.
+#[derive(Debug)]
+struct Known {
+    peer: Option<IpAddr>,
+    scheme: Scheme,
+    authority: Box<str>,
+    edits: [Edit; 4],
+}
+
+impl Told {
+    /// About 60 KiB where all are taken.
+    const PLACES: usize = 64;
+
+    /// Longer hosts are not kept.
+    const LONGEST: usize = 255;
+
+    fn place(&mut self, head: &RequestHead<'_>) -> Option<&mut Option<Box<Known>>> {
+        let address = match head.peer {
+            Some(IpAddr::V4(address)) => address.to_bits(),
+            Some(IpAddr::V6(address)) => address
+                .segments()
+                .iter()
+                .fold(0_u32, |hash, &part| hash.rotate_left(9) ^ u32::from(part)),
+            None => 0,
+        };
+        // Fibonacci's hash: the high bits of a product with 2³² by the golden ratio.
+        let hash = (address ^ u32::try_from(head.authority.len()).ok()?.rotate_left(16)).wrapping_mul(0x9e37_79b9) >> 16;
+        let is_kept = head.authority.len() <= Self::LONGEST;
+        self.0.get_mut(hash as usize % Self::PLACES).filter(|_| is_kept)
+    }
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self((0..Self::PLACES).map(|_| None).collect())
+    }
+}
+
+impl Known {
+    fn is_of(&self, head: &RequestHead<'_>) -> bool {
+        self.peer == head.peer && self.scheme == head.scheme && *self.authority == *head.authority
+    }
+}
+
 /// Adds the edits that tell an upstream where the request came from.
-pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], edits: &mut Vec<Edit>, made: &mut Made) {
-    let is_trusted = head.peer.is_some_and(|peer| trusted.iter().any(|block| block.contains(peer)));
+pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], told: &mut Told, edits: &mut Vec<Edit>, made: &mut Made) {
+    if head.peer.is_some_and(|peer| trusted.iter().any(|block| block.contains(peer))) {
+        edits.extend(of(head, true, made));
+        return;
+    }
+    let Some(place) = told.place(head) else {
+        edits.extend(of(head, false, made));
+        return;
+    };
+    if !place.as_ref().is_some_and(|known| known.is_of(head)) {
+        *place = Some(Box::new(Known {
+            peer: head.peer,
+            scheme: head.scheme,
+            authority: head.authority.into(),
+            edits: of(head, false, made),
+        }));
+    }
+    edits.extend(place.iter().flat_map(|known| known.edits.iter().cloned()));
+}
+
+fn of(head: &RequestHead<'_>, is_trusted: bool, made: &mut Made) -> [Edit; 4] {
     let peer = head.peer.map(|peer| match peer {
         IpAddr::V6(address) => address.to_ipv4_mapped().map_or(peer, IpAddr::V4),
         IpAddr::V4(_) => peer,
@@ -67,11 +137,9 @@ pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], edits: &mut Vec<Edi
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
-    let mut tell = |name: HeaderName, value: Option<HeaderValue>| {
-        edits.push(match value {
-            Some(value) => Edit::Set(name, value),
-            None => Edit::Remove(name),
-        });
+    let tell = |name: HeaderName, value: Option<HeaderValue>| match value {
+        Some(value) => Edit::Set(name, value),
+        None => Edit::Remove(name),
     };
     // A trusted proxy told of the connection before it; ours comes after it in the list.
     let before = |name: &HeaderName| {
@@ -87,28 +155,22 @@ pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], edits: &mut Vec<Edi
         HeaderValue::from_bytes(told).ok()
     };
     let chain = before(&names::X_FORWARDED_FOR);
-    tell(
-        names::X_FORWARDED_FOR,
-        shown.as_ref().and_then(|shown| made.value([chain.as_slice(), shown.bytes()])),
-    );
-    tell(
-        names::X_FORWARDED_PROTO,
-        kept(&names::X_FORWARDED_PROTO).or(Some(HeaderValue::from_static(proto))),
-    );
-    let host = head.authority.as_bytes();
-    tell(
-        names::X_FORWARDED_HOST,
-        kept(&names::X_FORWARDED_HOST).or_else(|| made.value([host]).filter(|_| !host.is_empty())),
-    );
+    let list = shown.as_ref().and_then(|shown| made.value(&[&chain, shown.bytes()]));
+    let host = kept(&names::X_FORWARDED_HOST).or_else(|| {
+        made.value(&[head.authority.as_bytes()])
+            .filter(|_| !head.authority.is_empty())
+    });
     let chain = before(&names::FORWARDED);
-    tell(
-        names::FORWARDED,
-        made.value(
-            [chain.as_slice()]
-                .into_iter()
-                .chain(element(peer, shown.as_ref(), head.authority, proto)),
+    let forwarded = made.value(&element(&chain, peer, shown.as_ref(), head.authority, proto));
+    [
+        tell(names::X_FORWARDED_FOR, list),
+        tell(
+            names::X_FORWARDED_PROTO,
+            kept(&names::X_FORWARDED_PROTO).or(Some(HeaderValue::from_static(proto))),
         ),
-    );
+        tell(names::X_FORWARDED_HOST, host),
+        tell(names::FORWARDED, forwarded),
+    ]
 }
 
 /// All values of a field as one list, to be gone on with. One line, since programs that read only the first are common.
@@ -121,31 +183,70 @@ fn joined(fields: &dyn Fields, name: &str) -> Vec<u8> {
     list
 }
 
-/// The parts of one element of `forwarded` (RFC 7239 §4).
+/// The parts of `forwarded`: one more element (RFC 7239 §4) behind those that are there.
 fn element<'a>(
+    chain: &'a [u8],
     peer: Option<IpAddr>,
     shown: Option<&'a Shown>,
     authority: &'a str,
     proto: &'a str,
-) -> impl Iterator<Item = &'a [u8]> {
+) -> [&'a [u8]; 9] {
     // An IPv6 address stands in brackets, and what is no token in quotes (§6).
     let [before, after] = match peer {
         Some(IpAddr::V6(_)) => ["for=\"[", "]\""],
         Some(IpAddr::V4(_)) | None => ["for=", ""],
     };
     let client = shown.map_or(b"unknown".as_slice(), Shown::bytes);
-    let quotable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
-    let in_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let all = |kind: u8| {
+        authority
+            .bytes()
+            .fold(true, |all, byte| all & (FORWARDED[usize::from(byte)] & kind != 0))
+    };
     let [told, host, end] = match authority {
         "" => [""; 3],
-        authority if authority.bytes().all(in_token) => [";host=", authority, ""],
-        authority if authority.bytes().all(quotable) => [";host=\"", authority, "\""],
+        authority if all(TOKEN) => [";host=", authority, ""],
+        authority if all(QUOTABLE) => [";host=\"", authority, "\""],
         _ => [""; 3],
     };
-    [before.as_bytes(), client]
-        .into_iter()
-        .chain([after, told, host, end, ";proto=", proto].map(str::as_bytes))
+    [
+        chain,
+        before.as_bytes(),
+        client,
+        after.as_bytes(),
+        told.as_bytes(),
+        host.as_bytes(),
+        end.as_bytes(),
+        b";proto=",
+        proto.as_bytes(),
+    ]
 }
+
+/// Stands in a token (RFC 9110 §5.6.2).
+const TOKEN: u8 = 1;
+/// Stands in a quoted string as it is.
+const QUOTABLE: u8 = 2;
+
+/// Where a byte may stand, a bit each. Searching a list of the token's signs for each byte was 1 % of a proxied request's instructions.
+static FORWARDED: [u8; 256] = {
+    let signs = b"!#$%&'*+-.^_`|~";
+    let mut table = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\') {
+            table[byte as usize] |= QUOTABLE;
+        }
+        if byte.is_ascii_alphanumeric() {
+            table[byte as usize] |= TOKEN;
+        }
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < signs.len() {
+        table[signs[at] as usize] |= TOKEN;
+        at += 1;
+    }
+    table
+};
 
 /// An address as text. The standard library's formatting took 5 % of a proxied request's instructions to write it twice.
 struct Shown {
@@ -250,10 +351,41 @@ mod tests {
             peer,
         };
         let mut edits = Vec::new();
-        edit(&head, &trusted, &mut edits, &mut Made::default());
+        edit(&head, &trusted, &mut Told::default(), &mut edits, &mut Made::default());
         let mut after = fields.clone();
         crate::apply(&edits, &mut after);
         after
+    }
+
+    #[test]
+    fn what_is_told_does_not_depend_on_what_was_told_before() {
+        let trusted = [Cidr::parse("10.0.0.0/8").unwrap()];
+        let peers = ["192.0.2.7", "192.0.2.8", "10.0.0.1", "2001:db8::1", "2001:db8::2"];
+        let mut told = Told::default();
+        let long = "a".repeat(Told::LONGEST + 1);
+        for round in 0..3 {
+            let mut fields = HeaderMap::new();
+            fields.insert("x-forwarded-for", HeaderValue::from_str(&format!("6.6.6.{round}")).unwrap());
+            for peer in peers.map(|peer| peer.parse().ok()).into_iter().chain([None]) {
+                for authority in ["a", "b", "", &long] {
+                    for scheme in [Scheme::Http, Scheme::Https] {
+                        let head = RequestHead {
+                            method: "GET",
+                            scheme,
+                            authority,
+                            target: "/",
+                            fields: &fields,
+                            peer,
+                        };
+                        let (mut known, mut anew) = (Vec::new(), Vec::new());
+                        edit(&head, &trusted, &mut told, &mut known, &mut Made::default());
+                        edit(&head, &trusted, &mut Told::default(), &mut anew, &mut Made::default());
+                        assert_eq!(known, anew, "{peer:?} {authority} {scheme:?}");
+                    }
+                }
+            }
+        }
+        assert!(told.0.iter().flatten().all(|known| known.authority.len() <= Told::LONGEST));
     }
 
     #[test]

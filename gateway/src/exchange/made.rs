@@ -13,11 +13,11 @@ const ROOM: usize = 256;
 
 impl Made {
     /// A value of these parts; none where they hold what may not stand in a field.
-    pub(super) fn value<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Option<HeaderValue> {
+    pub(super) fn value(&mut self, parts: &[&[u8]]) -> Option<HeaderValue> {
         if self.0.capacity() == 0 {
             self.0.reserve(ROOM);
         }
-        parts.into_iter().for_each(|part| self.0.put_slice(part));
+        parts.iter().for_each(|part| self.0.put_slice(part));
         HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
     }
 }

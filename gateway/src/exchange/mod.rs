@@ -25,11 +25,11 @@ use routing::{Moment, Now, Reason};
 use crate::{Gateway, Memory};
 
 pub use event::{Arrival, BodyRead, Entropy, Event, Failure, Keys};
-pub(crate) use forwarded::Cidr;
+pub(crate) use forwarded::{Cidr, Told};
 pub(crate) use gather::{ITEM, MAX_BRANCHES};
 pub use problem::refuse;
 pub use step::{
-    Answer, Attempt, AttemptBody, AttemptId, Edit, Fetch, Inherit, KeyId, KeySetId, Observe, Respond, RouteId, Step,
+    Answer, Attempt, AttemptBody, AttemptId, Edit, Edits, Fetch, Inherit, KeyId, KeySetId, Observe, Respond, RouteId, Step,
     UpstreamId, Verify, VerifyKey,
 };
 
@@ -72,7 +72,8 @@ enum Stage {
     /// What becomes of an attempt.
     Forward(Forwarding),
     /// What becomes of an aggregate's branches.
-    Gather(Gathering),
+    /// On the heap, since it is large and seldom.
+    Gather(Box<Gathering>),
     /// Nothing: it took its last step.
     Over,
 }

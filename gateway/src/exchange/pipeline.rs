@@ -15,7 +15,9 @@ use super::gather::{self, Gathering};
 use super::made::Made;
 use super::problem::Problem;
 use super::request::{Request, Turn, known};
-use super::{Arrival, BodyRead, Edit, Exchange, Respond, RouteId, Stage, Step, cors, fault, forwarded, limit, names, trace};
+use super::{
+    Arrival, BodyRead, Edit, Exchange, Respond, RouteId, Stage, Step, Told, cors, fault, forwarded, limit, names, trace,
+};
 use crate::auth::Missing;
 use crate::config::{Action, Policy};
 use crate::validate::{BodyRefusal, BodyRules, Head, HeadRefusal, is_coded, said_length};
@@ -77,7 +79,10 @@ pub(super) fn arrive(gateway: &Arc<Gateway>, memory: &mut Memory, arrival: &Arri
             ));
         }
     };
-    let mut request = note(gateway, arrival, &view, &found, method, request_id, &mut made);
+    let policy = &found.route.policy;
+    let edits = first_edits(gateway, policy, arrival, &request_id, &mut memory.told, &mut made);
+    // On the heap from here on: most exchanges have steps to come, and are handed on.
+    let mut request = Box::new(note(gateway, arrival, &view, &found, method, request_id, edits));
 
     // Who sends it comes before anything that costs, and before anything that tells a stranger about the route. That holds for
     // redirects and fixed answers too: a route that asks for a token gives nothing without one.
@@ -88,10 +93,7 @@ pub(super) fn arrive(gateway: &Arc<Gateway>, memory: &mut Memory, arrival: &Arri
     }
     let progress = checked_so_far(checked, &mut request, memory, arrival.now);
     match progress {
-        Progress::Going(stage, step) => {
-            let request = Box::new(request);
-            (Some(Exchange { request, stage }), step)
-        }
+        Progress::Going(stage, step) => (Some(Exchange { request, stage }), step),
         Progress::Over(step) => (None, step),
     }
 }
@@ -158,7 +160,7 @@ pub(super) fn act(request: &mut Request, memory: &mut Memory, now: Now) -> Progr
         },
         Action::Aggregate(_) => match Gathering::start(request, now) {
             (_, step @ Step::Respond(_)) => Progress::Over(step),
-            (gathering, step) => Progress::Going(Stage::Gather(gathering), step),
+            (gathering, step) => Progress::Going(Stage::Gather(Box::new(gathering)), step),
         },
         Action::Redirect(redirect) => {
             let location = request
@@ -194,20 +196,17 @@ fn fixed(request: &Request, answer: &FixedAnswer) -> Step {
     })
 }
 
-/// Notes everything that later steps need of the head.
-fn note(
-    gateway: &Arc<Gateway>,
+/// The edits that every attempt begins with: what the client may not claim, and what ties the request to others and tells where it
+/// came from.
+fn first_edits(
+    gateway: &Gateway,
+    policy: &Policy,
     arrival: &Arrival<'_>,
-    view: &View<'_>,
-    found: &Found<'_, '_, Policy>,
-    method: Method,
-    request_id: HeaderValue,
+    request_id: &HeaderValue,
+    told: &mut Told,
     made: &mut Made,
-) -> Request {
+) -> Vec<Edit> {
     let head = &arrival.head;
-    let policy = &found.route.policy;
-    let trusted = gateway.settings().trusted_proxies.as_slice();
-    let seed = arrival.entropy.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let trace = trace::trace(head.fields, &arrival.entropy, made);
     let mut edits = Vec::with_capacity(8);
     let identity = gateway.identity_fields();
@@ -218,7 +217,25 @@ fn note(
         gather::inherit(head, &trace, &mut edits);
     }
     trace.edit(&mut edits);
-    forwarded::edit(head, trusted, &mut edits, made);
+    forwarded::edit(head, &gateway.settings().trusted_proxies, told, &mut edits, made);
+    edits
+}
+
+/// Notes everything that later steps need of the head.
+fn note(
+    gateway: &Arc<Gateway>,
+    arrival: &Arrival<'_>,
+    view: &View<'_>,
+    found: &Found<'_, '_, Policy>,
+    method: Method,
+    request_id: HeaderValue,
+    edits: Vec<Edit>,
+) -> Request {
+    let head = &arrival.head;
+    let policy = &found.route.policy;
+    let trusted = gateway.settings().trusted_proxies.as_slice();
+    let seed = arrival.entropy.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let identity = gateway.identity_fields();
     let references = &policy.references;
     let noted = match references.is_empty() {
         true => Vec::new(),

@@ -73,13 +73,12 @@ impl Request {
         }
     }
 
-    /// The edits of an attempt that are the config's: the route's own, then those of its backend.
-    pub(super) fn request_edits(&self) -> impl Iterator<Item = Edit> + '_ {
-        let of_backend = self
-            .backend()
-            .into_iter()
-            .flat_map(|backend| self.resolved(&backend.request_edits));
-        self.resolved(&self.policy().request_edits).chain(of_backend)
+    /// Adds the edits of an attempt that are the config's: the route's own, then those of its backend.
+    pub(super) fn request_edits(&self, edits: &mut Vec<Edit>) {
+        self.resolve_edits(&self.policy().request_edits, edits);
+        if let Some(backend) = self.backend() {
+            self.resolve_edits(&backend.request_edits, edits);
+        }
     }
 
     /// By which the endpoint of an upstream is chosen that goes by something of the request; none where this one has no such thing.
@@ -96,15 +95,18 @@ impl Request {
         let mut edits = Vec::with_capacity(1 + own);
         edits.push(Edit::Set(names::REQUEST_ID, self.request_id.clone()));
         edits.extend_from_slice(&self.answer_edits);
-        edits.extend(self.resolved(&self.policy().response_edits));
+        self.resolve_edits(&self.policy().response_edits, &mut edits);
         if let Some(backend) = self.backend() {
-            edits.extend(self.resolved(&backend.response_edits));
+            self.resolve_edits(&backend.response_edits, &mut edits);
         }
         edits
     }
 
-    fn resolved<'a>(&'a self, edits: &'a HeaderEdits) -> impl Iterator<Item = Edit> + 'a {
-        edits.edits(self).map(Edit::from)
+    fn resolve_edits(&self, edits: &HeaderEdits, into: &mut Vec<Edit>) {
+        // Most routes have none, and to go through three empty lists took 120 instructions.
+        if !edits.is_empty() {
+            into.extend(edits.edits(self).map(Edit::from));
+        }
     }
 
     /// The fields of an answer that Heddle makes as the route wants it.

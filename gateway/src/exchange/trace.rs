@@ -14,10 +14,10 @@ pub(super) fn request_id(fields: &dyn Fields, entropy: &Entropy, made: &mut Made
     let kept = fields
         .first("x-request-id")
         .filter(|id| is_sane(id) && fields.nth("x-request-id", 1).is_none());
-    if let Some(id) = kept.and_then(|id| made.value([id])) {
+    if let Some(id) = kept.and_then(|id| made.value(&[id])) {
         return id;
     }
-    made.value([uuid(entropy).as_slice()])
+    made.value(&[&uuid(entropy)])
         .expect("hexadecimal digits and hyphens may stand in a header field")
 }
 
@@ -76,7 +76,7 @@ pub(super) fn trace(fields: &dyn Fields, entropy: &Entropy, made: &mut Made) -> 
     write_hex(&mut text[36..52], &nonzero::<8>(&entropy[16..24]));
     Trace {
         parent: made
-            .value([text.as_slice()])
+            .value(&[&text])
             .expect("hexadecimal digits and hyphens may stand in a header field"),
         continued: came.is_some(),
     }

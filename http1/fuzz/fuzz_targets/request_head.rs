@@ -1,6 +1,7 @@
 //! A head decodes alike in one piece and in two, and what is forwarded of it is read back with the same meaning.
 #![no_main]
 
+use http::{HeaderName, HeaderValue};
 use http1::{Decoded, Edit, Forward, Limits, RequestDecoder, RequestHead};
 
 libfuzzer_sys::fuzz_target!(|input: (&[u8], u16)| {
@@ -30,7 +31,8 @@ libfuzzer_sys::fuzz_target!(|input: (&[u8], u16)| {
         return;
     }
     let mut out = Vec::new();
-    head.encode(&Forward::default(), [Edit::Set(b"x-edit", b"1")], &mut out)
+    let (name, value) = (HeaderName::from_static("x-edit"), HeaderValue::from_static("1"));
+    head.encode(&Forward::default(), [Edit::Set(&name, &value)], &mut out)
         .expect("what was decoded can be written");
     let mut again = RequestHead::default();
     let decoded = RequestDecoder::new(Limits::default()).decode(&out, &mut again);

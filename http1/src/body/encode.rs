@@ -149,11 +149,16 @@ pub(crate) fn put_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<
     if !is_value(value) {
         return Err(EncodeError::BadValue);
     }
+    put_line(name, value, out);
+    Ok(())
+}
+
+/// A field line of bytes that were looked at.
+pub(crate) fn put_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.reserve(name.len() + value.len() + 4);
     for part in [name, b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
-    Ok(())
 }
 
 /// A number in decimal digits.

@@ -5,7 +5,7 @@ mod encode;
 
 pub use decode::{BodyDecoder, Piece};
 pub use encode::{BodyEncoder, Frame};
-pub(crate) use encode::{put_decimal, put_field};
+pub(crate) use encode::{put_decimal, put_field, put_line};
 
 /// Where a body ends (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

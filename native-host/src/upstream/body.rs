@@ -33,14 +33,21 @@ enum Held {
     Mesh(Permit),
 }
 
-/// Where an upstream's bytes come from.
+/// Where an upstream's bytes come from. In boxes, since an answer is handed on from driver to codec.
 pub(super) enum Source {
     /// A connection of our own codec.
     Call(Box<Call>),
     /// A connection of hyper's.
-    Hyper(Incoming, Option<Lease>),
+    Hyper(Box<Leased>),
     /// The mesh.
-    Mesh(ResponseBody),
+    Mesh(Box<ResponseBody>),
+}
+
+/// What comes by a connection of hyper's.
+pub(super) struct Leased {
+    pub(super) body: Incoming,
+    /// None once the connection was given back.
+    pub(super) lease: Option<Lease>,
 }
 
 impl UpstreamBody {
@@ -49,7 +56,7 @@ impl UpstreamBody {
     }
 
     pub(super) fn mesh(body: ResponseBody, permit: Permit) -> Self {
-        Self::new(Source::Mesh(body), Held::Mesh(permit))
+        Self::new(Source::Mesh(Box::new(body)), Held::Mesh(permit))
     }
 
     fn new(source: Source, permit: Held) -> Self {
@@ -92,8 +99,8 @@ impl UpstreamBody {
         if let Some(observer) = self.observer.take() {
             observer.judge();
         }
-        if let Source::Hyper(_, lease) = &mut self.source
-            && let Some(lease) = lease.take()
+        if let Source::Hyper(leased) = &mut self.source
+            && let Some(lease) = leased.lease.take()
         {
             lease.give_back();
         }
@@ -108,8 +115,8 @@ impl http_body::Body for UpstreamBody {
         let this = self.get_mut();
         let frame = match &mut this.source {
             Source::Call(call) => ready!(call.poll_body(cx)),
-            Source::Hyper(body, _) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
-            Source::Mesh(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
+            Source::Hyper(leased) => ready!(Pin::new(&mut leased.body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
+            Source::Mesh(body) => ready!(Pin::new(&mut **body).poll_frame(cx)).map(|frame| frame.map_err(Error::from)),
         };
         saw(&mut this.observer, frame.as_ref());
         if frame.is_none() || this.is_end_stream() {
@@ -121,7 +128,7 @@ impl http_body::Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Call(call) => call.is_over(),
-            Source::Hyper(body, _) => body.is_end_stream(),
+            Source::Hyper(leased) => leased.body.is_end_stream(),
             Source::Mesh(body) => body.is_end_stream(),
         }
     }
@@ -129,7 +136,7 @@ impl http_body::Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Call(call) => call.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
-            Source::Hyper(body, _) => body.size_hint(),
+            Source::Hyper(leased) => leased.body.size_hint(),
             Source::Mesh(body) => body.size_hint(),
         }
     }

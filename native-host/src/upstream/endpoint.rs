@@ -8,15 +8,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use gateway::exchange::{self, Attempt, Failure};
-use http::HeaderValue;
 use routing::upstream::EndpointAddress;
 
 use super::answered::Head;
-use super::body::Source;
+use super::body::{Leased, Source};
 use super::by_codec::{Call, Link, Lost};
 use super::by_hyper::{self, Kept, Lease};
 use super::pool::{self, Address, Pool};
-use super::request;
+use super::request::{self, OwnHost};
 use super::shared::Choice;
 use crate::inbound::Inbound;
 use crate::metrics;
@@ -27,7 +26,7 @@ use crate::options::Http1;
 pub(super) struct Endpoint {
     /// `host:port`, for logs.
     pub(super) name: Arc<str>,
-    authority: HeaderValue,
+    host: OwnHost,
     address: Address,
     kept: Connections,
 }
@@ -45,7 +44,7 @@ impl Endpoint {
         // The default port is left out of `Host` (RFC 9110 §7.2).
         let authority = name.strip_suffix(":80").unwrap_or(&name);
         Self {
-            authority: HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("")),
+            host: OwnHost::new(authority),
             address: Address {
                 host: at.host.to_string(),
                 port: at.port,
@@ -138,7 +137,7 @@ impl Once<'_> {
             }
         };
         let out = link.outgoing.tail();
-        let sending = request::write(self.attempt, self.inbound, &self.endpoint.authority, out).ok_or(Failure::Protocol)?;
+        let sending = request::write(self.attempt, self.inbound, &self.endpoint.host, out).ok_or(Failure::Protocol)?;
         let mut call = Call::new(link, Rc::clone(pool), sending);
         let head = poll_fn(|cx| call.poll_head(cx)).await;
         Ok((was_kept, head.map(|head| (Head::Raw(head), Source::Call(call)))))
@@ -154,7 +153,7 @@ impl Once<'_> {
                 self.connect(pool::dial_hyper(&self.endpoint.address, connected)).await?
             }
         };
-        let request = request::build(self.attempt, self.inbound, &self.endpoint.authority).ok_or(Failure::Protocol)?;
+        let request = request::build(self.attempt, self.inbound, &self.endpoint.host.value).ok_or(Failure::Protocol)?;
         let sent = by_hyper::send(&mut connection, request).await;
         let streamed = self.attempt.body == exchange::AttemptBody::Request;
         let lease = Lease {
@@ -164,7 +163,8 @@ impl Once<'_> {
         };
         let answered = sent.map(|response| {
             let (head, body) = response.into_parts();
-            (Head::Parsed(Box::new(head)), Source::Hyper(body, Some(lease)))
+            let lease = Some(lease);
+            (Head::Parsed(Box::new(head)), Source::Hyper(Box::new(Leased { body, lease })))
         });
         Ok((was_kept, answered))
     }

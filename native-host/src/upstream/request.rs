@@ -5,33 +5,53 @@ use gateway::exchange::{self, Attempt, Inherit};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::Body as _;
-use http1::{Asked, Forward, Framing};
+use http1::{Asked, Authority, Forward, Framing};
 
 use super::by_codec::Sending;
 use crate::body::AttemptBody;
 use crate::inbound::{Head, Inbound};
-use crate::reply::{codec_edits, lines};
+use crate::reply::{codec_edit, lines};
 
-/// Writes its head for a connection of our own codec; `authority` is the endpoint's own. None where the step asks for what is no
-/// request.
-pub(super) fn write(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValue, out: &mut Vec<u8>) -> Option<Sending> {
+/// An endpoint's own `Host`, as each codec takes it.
+#[derive(Debug, Clone)]
+pub(super) struct OwnHost {
+    pub(super) value: HeaderValue,
+    /// None where it is no host, to which nothing can be sent.
+    authority: Option<Authority>,
+}
+
+impl OwnHost {
+    pub(super) fn new(host: &str) -> Self {
+        Self {
+            value: HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static("")),
+            authority: Authority::new(host.as_bytes()),
+        }
+    }
+}
+
+/// Writes its head for a connection of our own codec. None where the step asks for what is no request.
+pub(super) fn write(attempt: &Attempt, inbound: &Inbound, own: &OwnHost, out: &mut Vec<u8>) -> Option<Sending> {
     let (Head::Raw(head), Inherit::Request, None) = (&inbound.head, attempt.inherit, &attempt.method) else {
-        return write_parsed(build(attempt, inbound, authority)?, out);
+        return write_parsed(build(attempt, inbound, &own.value)?, out);
     };
     let body = body(attempt, inbound);
+    let rewritten = match &attempt.host {
+        Some(host) => Some(Authority::new(host.as_bytes())?),
+        None => None,
+    };
     let forward = Forward {
         target: attempt.target.as_ref().map(String::as_bytes),
-        host: Some(host(attempt, authority).as_bytes()),
+        host: Some(rewritten.as_ref().or(own.authority.as_ref())?),
         body: match &body {
             AttemptBody::Empty if inbound.body.expected() => Some(framing(head.method(), &body)),
             AttemptBody::Whole(_) => Some(framing(head.method(), &body)),
             _ => None,
         },
         upgrade: None,
+        // This server says `100 Continue` itself, as soon as it reads the body.
+        expect: false,
     };
-    // `Expect` ends here: this server says `100 Continue` itself, as soon as it reads the body.
-    let edits = codec_edits(&attempt.edits, Some(http1::Edit::Remove(b"expect")));
-    let encoder = head.encode(&forward, edits.iter().copied(), out).ok()?;
+    let encoder = head.encode(&forward, attempt.edits.iter().map(codec_edit), out).ok()?;
     Some(Sending {
         encoder,
         body,
@@ -68,7 +88,7 @@ fn framing(method: &str, body: &AttemptBody) -> Framing {
 }
 
 /// Builds it for hyper and for the mesh. None where the step's target is no target.
-pub(super) fn build(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValue) -> Option<Request<AttemptBody>> {
+pub(super) fn build(attempt: &Attempt, inbound: &Inbound, host: &HeaderValue) -> Option<Request<AttemptBody>> {
     let target = match &attempt.target {
         Some(target) => PathAndQuery::from_maybe_shared(Bytes::from(target.clone())).ok()?,
         None => inbound.head.target().parse().ok()?,
@@ -89,7 +109,7 @@ pub(super) fn build(attempt: &Attempt, inbound: &Inbound, authority: &HeaderValu
         }
     }
     gateway::apply(&attempt.edits, &mut fields);
-    fields.insert(header::HOST, host(attempt, authority).clone());
+    fields.insert(header::HOST, attempt.host.as_ref().unwrap_or(host).clone());
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(target);
@@ -103,11 +123,6 @@ fn body(attempt: &Attempt, inbound: &Inbound) -> AttemptBody {
         exchange::AttemptBody::Request => inbound.body.reader(attempt.max_body),
         exchange::AttemptBody::Empty => AttemptBody::Empty,
     }
-}
-
-/// The `Host` that is sent: what the step names, else the endpoint's own authority.
-fn host<'a>(attempt: &'a Attempt, authority: &'a HeaderValue) -> &'a HeaderValue {
-    attempt.host.as_ref().unwrap_or(authority)
 }
 
 /// The client's fields that go on. `Expect` ends here: this server says `100 Continue` itself, as soon as it reads the body.

@@ -376,7 +376,7 @@ fn attempt(request: &Request, aggregate: &Aggregate, number: usize, branch: &Bra
     edits.extend(selected.map(|(name, value)| Edit::Add(name.clone(), value.clone())));
     // These come after the client's, so that they have the last word.
     edits.extend_from_slice(&request.edits);
-    edits.extend(request.request_edits());
+    request.request_edits(&mut edits);
     let deadline = branch
         .timeout
         .map_or(request.deadline, |timeout| request.deadline.min(now.moment + timeout));
@@ -388,7 +388,7 @@ fn attempt(request: &Request, aggregate: &Aggregate, number: usize, branch: &Bra
         target: Some(target),
         host: None,
         inherit: Inherit::Nothing,
-        edits,
+        edits: edits.into(),
         body: AttemptBody::Empty,
         max_body: None,
         deadline,

@@ -111,7 +111,7 @@ fn every_step_comes_over_whole() {
         target: Some("/x".to_owned()),
         host: Some(HeaderValue::from_static("accounts.internal")),
         inherit: Inherit::Request,
-        edits: edits(),
+        edits: edits().into(),
         body: AttemptBody::Request,
         max_body: Some(9),
         deadline: Moment(99),

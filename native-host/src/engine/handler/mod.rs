@@ -182,7 +182,7 @@ impl Front for Handler {
 
     async fn answer(&self, inbound: &Inbound, _record: &mut Record) -> Result<Reply, Refusal> {
         let request = incoming(inbound).ok_or_else(|| Refusal::malformed("the request's target is malformed"))?;
-        self.ask(request).await.map(Reply::Component)
+        self.ask(request).await.map(|response| Reply::Component(Box::new(response)))
     }
 }
 
