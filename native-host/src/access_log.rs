@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use gateway::exchange::Entropy;
-use http::{HeaderName, HeaderValue, Method};
+use gateway::exchange::{Edit, Entropy};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use routing::policy::Entered;
 
 use crate::metrics::{self, RequestKey};
@@ -18,27 +18,37 @@ pub(crate) struct Record {
     metrics: Arc<metrics::Core>,
     /// When its head was there.
     pub(crate) began: Instant,
-    /// None where the bytes that came are no request.
-    method: Option<Method>,
-    path: String,
+    /// As a label; none where the bytes that came are no request.
+    method: Option<&'static str>,
     /// The route that matched.
     pub(crate) route: Option<Arc<str>>,
-    /// The upstream that was tried last.
-    pub(crate) upstream: Option<Arc<str>>,
-    /// The endpoint that was tried last.
-    pub(crate) endpoint: Option<Arc<str>>,
-    /// How many attempts there were.
-    pub(crate) attempts: u32,
     /// Why we answered ourselves.
     pub(crate) reason: Option<&'static str>,
     /// The answer's status; none where the client was gone before it came.
     pub(crate) status: Option<u16>,
     /// Its place among the requests under way, kept as long as this is: until the answer's body has ended.
     pub(crate) entered: Option<Entered>,
-    request_id: Option<HeaderValue>,
-    trace: Option<HeaderValue>,
     bytes: u64,
     broken: bool,
+    /// What the line alone says; none where the log is off.
+    line: Option<Box<Line>>,
+    /// When all of the answer was on its way; none until then.
+    ended: Option<Instant>,
+}
+
+/// What stands in the log and is counted nowhere.
+#[derive(Debug, Default)]
+struct Line {
+    method: Option<Method>,
+    path: String,
+    /// The upstream that was tried last.
+    upstream: Option<Arc<str>>,
+    /// The endpoint that was tried last.
+    endpoint: Option<Arc<str>>,
+    /// How many attempts there were.
+    attempts: u32,
+    request_id: Option<HeaderValue>,
+    trace: Option<HeaderValue>,
 }
 
 impl Record {
@@ -48,33 +58,49 @@ impl Record {
             metrics,
             began,
             method: None,
-            path: String::new(),
             route: None,
-            upstream: None,
-            endpoint: None,
-            attempts: 0,
             reason: None,
             status: None,
             entered: None,
-            request_id: None,
-            trace: None,
             bytes: 0,
             broken: false,
+            line: tracing::enabled!(target: "access", tracing::Level::INFO).then(Box::default),
+            ended: None,
         }
     }
 
     /// What the request is for.
-    pub(crate) fn asks(&mut self, method: Method, path: &str) {
-        self.method = Some(method);
-        path.clone_into(&mut self.path);
+    pub(crate) fn asks(&mut self, method: &str, path: &str) {
+        self.method = Some(metrics::method(method));
+        if let Some(line) = &mut self.line {
+            line.method = Method::from_bytes(method.as_bytes()).ok();
+            path.clone_into(&mut line.path);
+        }
     }
 
-    /// Takes what the exchange sets: the ids under which the request is found elsewhere.
-    pub(crate) fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
-        match name.as_str() {
-            "x-request-id" => self.request_id = Some(value.clone()),
-            "traceparent" => self.trace = Some(value.clone()),
-            _ => {}
+    /// An attempt is made, with these edits.
+    pub(crate) fn attempts(&mut self, upstream: Option<&Arc<str>>, edits: &[Edit]) {
+        let Some(line) = &mut self.line else { return };
+        line.attempts += 1;
+        line.upstream = upstream.cloned();
+        for edit in edits {
+            if let Edit::Set(name, value) = edit {
+                line.note(name, value);
+            }
+        }
+    }
+
+    /// The attempt went to this endpoint, or to none.
+    pub(crate) fn tried(&mut self, endpoint: Option<&Arc<str>>) {
+        if let Some(line) = &mut self.line {
+            line.endpoint = endpoint.cloned();
+        }
+    }
+
+    /// We answer with these fields.
+    pub(crate) fn answers(&mut self, fields: &HeaderMap) {
+        if let Some(line) = &mut self.line {
+            fields.iter().for_each(|(name, value)| line.note(name, value));
         }
     }
 
@@ -82,11 +108,9 @@ impl Record {
     pub(crate) fn refused(&mut self, refusal: &Refusal, entropy: &Entropy) -> Reply {
         self.reason = Some(refusal.reason().label());
         let respond = refusal.respond(entropy);
-        for (name, value) in &respond.fields {
-            self.note(name, value);
-        }
+        self.answers(&respond.fields);
         Reply::Own {
-            respond,
+            respond: Box::new(respond),
             close: refusal.closes(),
         }
     }
@@ -96,9 +120,25 @@ impl Record {
         self.bytes += bytes as u64;
     }
 
+    /// All of the answer is on its way, at the time that is returned.
+    pub(crate) fn end(mut self) -> Instant {
+        *self.ended.insert(Instant::now())
+    }
+
     /// The answer broke off.
     pub(crate) fn broke(&mut self) {
         self.broken = true;
+    }
+}
+
+impl Line {
+    /// Takes what the exchange sets: the ids under which the request is found elsewhere.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+        match name.as_str() {
+            "x-request-id" => self.request_id = Some(value.clone()),
+            "traceparent" => self.trace = Some(value.clone()),
+            _ => {}
+        }
     }
 }
 
@@ -111,31 +151,34 @@ const CLIENT_GONE: u16 = 499;
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let duration = self.began.elapsed();
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let duration = ended.saturating_duration_since(self.began);
         let status = self.status.unwrap_or(CLIENT_GONE);
         self.metrics.active.fetch_sub(1, Relaxed);
         self.metrics.bytes.fetch_add(self.bytes, Relaxed);
-        tracing::info!(
-            target: "access",
-            method = self.method.as_ref().map(Method::as_str),
-            path = %self.path,
-            status,
-            route = self.route.as_deref(),
-            upstream = self.upstream.as_deref(),
-            endpoint = self.endpoint.as_deref(),
-            attempts = self.attempts,
-            reason = if self.status.is_none() { Some("client-gone") } else { self.reason },
-            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            bytes = self.bytes,
-            broken = self.broken.then_some(true),
-            request_id = self.request_id.as_ref().map(text),
-            // VERSION-TRACE-PARENT-FLAGS (W3C Trace Context §3.2.2).
-            trace_id = self.trace.as_ref().and_then(|trace| text(trace).split('-').nth(1)),
-            "request"
-        );
+        if let Some(line) = &self.line {
+            tracing::info!(
+                target: "access",
+                method = line.method.as_ref().map(Method::as_str),
+                path = %line.path,
+                status,
+                route = self.route.as_deref(),
+                upstream = line.upstream.as_deref(),
+                endpoint = line.endpoint.as_deref(),
+                attempts = line.attempts,
+                reason = if self.status.is_none() { Some("client-gone") } else { self.reason },
+                duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+                bytes = self.bytes,
+                broken = self.broken.then_some(true),
+                request_id = line.request_id.as_ref().map(text),
+                // VERSION-TRACE-PARENT-FLAGS (W3C Trace Context §3.2.2).
+                trace_id = line.trace.as_ref().and_then(|trace| text(trace).split('-').nth(1)),
+                "request"
+            );
+        }
         let key = RequestKey {
-            route: self.route.clone(),
-            method: self.method.as_ref().map_or("_OTHER", metrics::method),
+            route: self.route.take(),
+            method: self.method.unwrap_or("_OTHER"),
             status,
             reason: self.reason,
         };

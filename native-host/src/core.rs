@@ -121,10 +121,6 @@ impl<E: Engine> Core<E> {
         self.routes.get(usize::try_from(route.0).ok()?).cloned()
     }
 
-    pub(crate) fn now(&self) -> Now {
-        self.clock.now()
-    }
-
     /// That time on both clocks.
     pub(crate) fn now_at(&self, at: Instant) -> Now {
         self.clock.now_at(at)

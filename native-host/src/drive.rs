@@ -5,6 +5,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
@@ -39,6 +40,8 @@ impl<'a, E: Engine> Driver<'a, E> {
     async fn run(mut self) -> Result<Reply, Refusal> {
         let (mut exchange, mut step) = self.start()?;
         let mut underway = Underway::default();
+        // When the last thing happened: one look at the clock for each.
+        let mut at = self.record.began;
         loop {
             let next = match step {
                 Step::Respond(respond) => return Ok(self.respond(respond)),
@@ -53,8 +56,10 @@ impl<'a, E: Engine> Driver<'a, E> {
                     self.record.entered = self.core.quotas().enter(key, limit);
                     Next::Tell(Event::Entered(self.record.entered.is_some()))
                 }
-                Step::Take(takes) => Next::Tell(Event::Taken(self.core.quotas().take(&takes, self.core.now().moment).await)),
-                Step::Send { route, attempts } => self.send(&mut underway, route, attempts).await?,
+                Step::Take(takes) => Next::Tell(Event::Taken(
+                    self.core.quotas().take(&takes, self.core.now_at(at).moment).await,
+                )),
+                Step::Send { route, attempts } => self.send(&mut underway, route, attempts, at).await?,
                 Step::Wait { until } => {
                     let until = pin!(tokio::time::sleep_until(self.core.instant(until).into()));
                     let idle = underway.is_idle();
@@ -71,8 +76,9 @@ impl<'a, E: Engine> Driver<'a, E> {
                 Next::Forward(answered, edits, observe) => return Ok(self.forward(answered, edits, observe)),
             };
             // Where the exchange was over when its last attempt was sent, it has nothing to say of that one's failure.
+            at = Instant::now();
             let told = match &mut exchange {
-                Some(exchange) => self.core.engine().on(exchange, event, self.core.now()),
+                Some(exchange) => self.core.engine().on(exchange, event, self.core.now_at(at)),
                 None => Ok(Step::Pending),
             };
             step = told.map_err(|fault| self.faulted(fault))?;
@@ -109,7 +115,13 @@ impl<'a, E: Engine> Driver<'a, E> {
     }
 
     /// Makes attempts, beside those under way, and waits as [`next`](Self::next) does.
-    async fn send(&mut self, underway: &mut Underway<'a>, route: RouteId, attempts: Vec<Attempt>) -> Result<Next, Refusal> {
+    async fn send(
+        &mut self,
+        underway: &mut Underway<'a>,
+        route: RouteId,
+        attempts: Vec<Attempt>,
+        at: Instant,
+    ) -> Result<Next, Refusal> {
         self.on_route(route);
         let attempts = mirror::split_off(self.core, self.inbound, attempts);
         attempts.iter().for_each(|attempt| self.on_attempt(attempt));
@@ -120,11 +132,11 @@ impl<'a, E: Engine> Driver<'a, E> {
         if attempts.len() == 1 && underway.is_idle() {
             // The usual case, without a box and a queue for it.
             let attempt = attempts.next().ok_or_else(|| self.broken())?;
-            let occurrence = attempted(core, inbound, route, attempt).await;
+            let occurrence = attempted(core, inbound, route, attempt, at).await;
             return self.occurred(underway, occurrence);
         }
         for attempt in attempts {
-            underway.push(Box::pin(attempted(core, inbound, route, attempt)));
+            underway.push(Box::pin(attempted(core, inbound, route, attempt, at)));
         }
         self.next(underway).await
     }
@@ -164,7 +176,7 @@ impl<'a, E: Engine> Driver<'a, E> {
                     replayable,
                     endpoint,
                 } = failed;
-                self.record.endpoint = endpoint;
+                self.record.tried(endpoint.as_ref());
                 let id = attempt.id;
                 underway.lost = Some((route, attempt, failure));
                 Next::Tell(Event::Failed {
@@ -178,7 +190,7 @@ impl<'a, E: Engine> Driver<'a, E> {
 
     /// An upstream's answer, its body streaming through.
     fn forward(&mut self, mut answered: Answered, edits: Vec<Edit>, observe: Option<Observe>) -> Reply {
-        self.record.endpoint = Some(answered.endpoint.clone());
+        self.record.tried(Some(&answered.endpoint));
         if let Some(observe) = observe {
             let observer = self.core.observer(observe, &answered, &edits);
             answered.body.observe(observer);
@@ -192,9 +204,7 @@ impl<'a, E: Engine> Driver<'a, E> {
             self.on_route(route);
         }
         self.record.reason = respond.reason.map(|reason| reason.label());
-        for (name, value) in &respond.fields {
-            self.record.note(name, value);
-        }
+        self.record.answers(&respond.fields);
         respond.into()
     }
 
@@ -203,13 +213,8 @@ impl<'a, E: Engine> Driver<'a, E> {
     }
 
     fn on_attempt(&mut self, attempt: &Attempt) {
-        self.record.attempts += 1;
-        self.record.upstream = self.core.upstreams().name(attempt.upstream);
-        for edit in &attempt.edits {
-            if let Edit::Set(name, value) = edit {
-                self.record.note(name, value);
-            }
-        }
+        self.record
+            .attempts(self.core.upstreams().name(attempt.upstream), &attempt.edits);
     }
 
     fn faulted(&self, fault: Fault) -> Refusal {
@@ -224,8 +229,8 @@ impl<'a, E: Engine> Driver<'a, E> {
 }
 
 /// One attempt, to the head of its answer.
-async fn attempted<E: Engine>(core: &Core<E>, inbound: &Inbound, route: RouteId, attempt: Attempt) -> Occurrence {
-    match core.upstreams().send(&attempt, inbound).await {
+async fn attempted<E: Engine>(core: &Core<E>, inbound: &Inbound, route: RouteId, attempt: Attempt, at: Instant) -> Occurrence {
+    match core.upstreams().send(&attempt, inbound, at).await {
         Ok(answered) => Occurrence::Answered(attempt, answered),
         Err(failed) => Occurrence::Failed(route, attempt, failed),
     }
@@ -275,7 +280,7 @@ impl<'a> Underway<'a> {
         self.running.get_or_insert_default().push(attempt);
     }
 
-    fn read(&mut self, attempt: AttemptId, answered: Answered, limit: u64, deadline: std::time::Instant) {
+    fn read(&mut self, attempt: AttemptId, answered: Answered, limit: u64, deadline: Instant) {
         self.push(Box::pin(async move {
             let read = tokio::time::timeout_at(deadline.into(), read_whole(answered.body, limit)).await;
             Occurrence::Read(attempt, read.unwrap_or(BodyRead::Broken))

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use gateway::exchange::{Answer, Attempt};
 use http_body::Body as _;
@@ -27,7 +28,7 @@ pub(crate) fn split_off<E: Engine>(core: &Rc<Core<E>>, inbound: &Inbound, mut at
 
 async fn send<E: Engine>(core: Rc<Core<E>>, inbound: Inbound, attempt: Attempt) {
     let deadline = core.instant(attempt.deadline);
-    match core.upstreams().send(&attempt, &inbound).await {
+    match core.upstreams().send(&attempt, &inbound, Instant::now()).await {
         Ok(answered) => {
             let mut body = answered.body;
             // Read to its end, so that its connection can serve another.

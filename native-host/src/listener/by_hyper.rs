@@ -103,7 +103,7 @@ async fn answer<F: Front>(
     let in_flight = activity.begin();
     let framed_twice = activity.framed_twice();
     let mut record = Record::begin(front.metrics(), Instant::now());
-    record.asks(request.method().clone(), request.uri().path());
+    record.asks(request.method().as_str(), request.uri().path());
     let head_only = request.method() == Method::HEAD;
     let replied = match Inbound::admit(request, client, framed_twice, &limits) {
         Ok(inbound) => {

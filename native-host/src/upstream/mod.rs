@@ -24,7 +24,7 @@ use crate::alarm::Alarms;
 use crate::body::Fault;
 use crate::clock::{Clock, Random};
 use crate::inbound::Inbound;
-use crate::metrics::{self, AttemptKey, Outcome};
+use crate::metrics::{self, Outcome};
 use crate::options::Http1;
 use endpoint::Endpoint;
 use mesh::Connected;
@@ -112,13 +112,12 @@ impl Upstreams {
     }
 
     /// An upstream's name.
-    pub(crate) fn name(&self, id: UpstreamId) -> Option<Arc<str>> {
-        self.upstream(id).map(|upstream| Arc::clone(&upstream.name))
+    pub(crate) fn name(&self, id: UpstreamId) -> Option<&Arc<str>> {
+        self.upstream(id).map(|upstream| &upstream.name)
     }
 
-    /// Makes one attempt: until the answer's head is there, or the attempt's deadline.
-    pub(crate) async fn send(&self, attempt: &Attempt, inbound: &Inbound) -> Result<Answered, Failed> {
-        let began = Instant::now();
+    /// Makes one attempt: from `began` until the answer's head is there, or the attempt's deadline.
+    pub(crate) async fn send(&self, attempt: &Attempt, inbound: &Inbound, began: Instant) -> Result<Answered, Failed> {
         let deadline = self.clock.instant(attempt.deadline);
         let Some(upstream) = self.upstream(attempt.upstream) else {
             return Err(Failed {
@@ -127,18 +126,18 @@ impl Upstreams {
                 endpoint: None,
             });
         };
-        let answered = match &upstream.way {
+        let (answered, ended) = match &upstream.way {
             Connection::Mesh(service) => {
                 // On the heap: otherwise every connection of a client would take 16 KB instead of 5.
                 let sending = Box::pin(service.send(attempt, inbound, deadline));
                 let sent = self.alarms.until(deadline, sending).await;
-                sent.unwrap_or(Err(Failure::Timeout))
+                (sent.unwrap_or(Err(Failure::Timeout)), Instant::now())
             }
             Connection::Pooled(balanced, endpoints) => {
                 let way = (balanced, endpoints.as_slice());
                 self.send_to_endpoint(way, attempt, inbound, began, deadline).await
             }
-            Connection::Nowhere => Err(Failure::NoEndpoint),
+            Connection::Nowhere => (Err(Failure::NoEndpoint), began),
         };
         let answered = answered.map_err(|failure| match inbound.body.fault() {
             Some(Fault::TooLong) => Failure::BodyTooLarge,
@@ -148,13 +147,8 @@ impl Upstreams {
             Ok(answered) => Outcome::Status(answered.status()),
             Err(failure) => Outcome::Failed(label(*failure)),
         };
-        self.metrics.attempted(
-            AttemptKey {
-                upstream: Arc::clone(&upstream.name),
-                outcome,
-            },
-            began.elapsed(),
-        );
+        self.metrics
+            .attempted(&upstream.name, outcome, ended.saturating_duration_since(began));
         answered.map_err(|failure| Failed {
             failure,
             replayable: endpoint::replayable(attempt, inbound),
@@ -162,6 +156,7 @@ impl Upstreams {
         })
     }
 
+    /// The answer, and when its head was there.
     async fn send_to_endpoint(
         &self,
         (balanced, endpoints): (&Balanced, &[Endpoint]),
@@ -169,35 +164,43 @@ impl Upstreams {
         inbound: &Inbound,
         now: Instant,
         deadline: Instant,
-    ) -> Result<Answered, Failure> {
+    ) -> (Result<Answered, Failure>, Instant) {
         let random = attempt.affinity.unwrap_or_else(|| self.random.borrow_mut().word());
         // A retry goes elsewhere: a second attempt at the same endpoint seldom does better.
-        let choice = balanced.choose(inbound.tried_at(attempt.upstream), self.clock.moment(now), random)?;
+        let choice = match balanced.choose(inbound.tried_at(attempt.upstream), self.clock.moment(now), random) {
+            Ok(choice) => choice,
+            Err(failure) => return (Err(failure), now),
+        };
         inbound.tried.set(Some((attempt.upstream, choice.place())));
         let endpoint = usize::try_from(choice.place()).ok().and_then(|place| endpoints.get(place));
-        let endpoint = endpoint.ok_or(Failure::NoEndpoint)?;
+        let Some(endpoint) = endpoint else {
+            return (Err(Failure::NoEndpoint), now);
+        };
         let sent = {
             let sending = pin!(endpoint.send(&choice, attempt, inbound, now, &self.metrics));
             let sent = self.alarms.until(deadline, sending).await;
             sent.unwrap_or(Err(Failure::Timeout))
         };
+        let ended = Instant::now();
         let status = sent
             .as_ref()
             .map(|(head, _)| StatusCode::from_u16(head.status()).unwrap_or_default())
             .map_err(|failure| *failure);
         // What the client does wrong says nothing of the endpoint.
         if sent.is_ok() || inbound.body.fault().is_none() {
-            choice.answered(status, self.clock.moment(Instant::now()));
+            choice.answered(status, self.clock.moment(ended));
         }
-        let (head, source) = sent?;
-        if let Some(retry_after) = head.retry_after() {
-            choice.rest(&retry_after, self.clock.now());
-        }
-        Ok(Answered {
-            head,
-            body: UpstreamBody::pooled(source, choice),
-            endpoint: Arc::clone(&endpoint.name),
-        })
+        let answered = sent.map(|(head, source)| {
+            if let Some(retry_after) = head.retry_after() {
+                choice.rest(&retry_after, self.clock.now_at(ended));
+            }
+            Answered {
+                head,
+                body: UpstreamBody::pooled(source, choice),
+                endpoint: Arc::clone(&endpoint.name),
+            }
+        });
+        (answered, ended)
     }
 
     /// Closes connections that have been idle for too long.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::future::LocalBoxFuture;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use http_body::Body as _;
 use http1::{Asked, Decoded, Error, RequestDecoder, RequestHead, Version};
 use tokio::io::AsyncWrite as _;
@@ -53,6 +53,7 @@ pub(super) async fn serve<F: Front>(
         head: None,
         outgoing: Outgoing::default(),
         alarm: Alarm::new(limits.head_timeout),
+        quiet: Instant::now(),
         limits,
         drained: Box::pin(async move { watch.wait().await }),
         hears_drain: false,
@@ -91,6 +92,8 @@ struct Connection<F> {
     outgoing: Outgoing,
     /// One timer for the connection instead of one per request.
     alarm: Alarm,
+    /// Since when nothing of a request has come: the connection began, or its last answer was on its way.
+    quiet: Instant,
     limits: Rc<Limits>,
     /// Resolves when the drain begins.
     drained: LocalBoxFuture<'static, ()>,
@@ -122,10 +125,7 @@ impl<F: Front> Connection<F> {
             keep_alive: head.keep_alive(),
         };
         let mut record = Record::begin(self.front.metrics(), came);
-        record.asks(
-            Method::from_bytes(head.method().as_bytes()).unwrap_or_default(),
-            path_of(head.path()),
-        );
+        record.asks(head.method(), path_of(head.path()));
         self.wire.lock().begin(head.framing(), head.expects_continue());
         let inbound = Inbound::admit_raw(head, self.client, &self.wire);
         let replied = match &inbound {
@@ -149,24 +149,19 @@ impl<F: Front> Connection<F> {
 
     /// Waits for a head.
     async fn arrival(&mut self) -> io::Result<Arrival> {
-        let mut since = None;
-        let mut begun = false;
+        let mut begun = None;
         poll_fn(|cx| {
             let mut wire = self.wire.lock();
-            let now = Instant::now();
             loop {
                 if !wire.input.is_empty() {
-                    if !std::mem::replace(&mut begun, true) {
-                        since = Some(now);
-                    }
                     let head = self.head.get_or_insert_default();
                     match self.decoder.decode(&wire.input, head) {
                         Ok(Decoded::Head(length)) => {
                             bytes::Buf::advance(&mut wire.input, length);
                             let head = self.head.take().unwrap_or_default();
-                            return Poll::Ready(Ok(Arrival::Head(head, now)));
+                            return Poll::Ready(Ok(Arrival::Head(head, Instant::now())));
                         }
-                        Ok(Decoded::Incomplete) => {}
+                        Ok(Decoded::Incomplete) => _ = begun.get_or_insert_with(Instant::now),
                         // The preface was looked for when the connection began, so here it is out of place.
                         Ok(Decoded::Http2) => return Poll::Ready(Ok(Arrival::Refused(Error::UnsupportedVersion))),
                         Err(error) => return Poll::Ready(Ok(Arrival::Refused(error))),
@@ -180,14 +175,12 @@ impl<F: Front> Connection<F> {
                 }
             }
             drop(wire);
-            let limit = if begun {
-                self.limits.head_timeout
-            } else {
-                self.limits.idle_timeout
-            };
             // A head can begin at any moment, so an idle connection is looked at as often as a head may take.
-            let due = *since.get_or_insert(now) + limit;
-            if !begun && self.is_drained(cx) || self.alarm.poll_due(due, cx).is_ready() {
+            let due = match begun {
+                Some(begun) => begun + self.limits.head_timeout,
+                None => self.quiet + self.limits.idle_timeout,
+            };
+            if begun.is_none() && self.is_drained(cx) || self.alarm.poll_due(due, cx).is_ready() {
                 return Poll::Ready(Ok(Arrival::Over));
             }
             Poll::Pending
@@ -263,8 +256,10 @@ impl<F: Front> Connection<F> {
             is_whole: false,
             stalled: None,
             record: Some(record),
+            ended: self.quiet,
         };
         poll_fn(|cx| sending.poll(cx)).await?;
+        self.quiet = sending.ended;
         body.retire();
         let mut wire = self.wire.lock();
         Ok(match (wire.discard_body(), keep_alive) {
@@ -316,6 +311,8 @@ struct Sending<'a> {
     stalled: Option<Instant>,
     /// None once all of the answer is in `outgoing`: who has its last byte finds it counted.
     record: Option<Record>,
+    /// When that was, or when the client took something again that had kept it waiting.
+    ended: Instant,
 }
 
 impl Sending<'_> {
@@ -343,7 +340,9 @@ impl Sending<'_> {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.ended = Instant::now();
+            }
             // What came before the body broke is sent; then the client sees that it is not all.
             gathered?;
         }
@@ -379,7 +378,7 @@ impl Sending<'_> {
             self.encoder
                 .finish(reply::lines(&self.trailers), self.outgoing.tail())
                 .map_err(io::Error::other)?;
-            self.record = None;
+            self.ended = self.record.take().map_or(self.ended, Record::end);
         }
         Ok(())
     }
