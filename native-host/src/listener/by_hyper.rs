@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::{Client, Front};
+use super::gathering::{Gathering, Turns};
 use super::guard::{Activity, Guarded, Waiting};
 use crate::access_log::Record;
-use crate::body::Body;
+use crate::body::{Body, Error};
 use crate::drain;
 use crate::inbound::Inbound;
 use crate::options::Limits;
@@ -56,16 +57,14 @@ pub(super) async fn serve<S, F>(
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(limits.idle_timeout)
             .keep_alive_timeout(limits.head_timeout);
-        let connection = builder.serve_connection(stream, service);
-        watched(
-            connection,
-            http2::Connection::graceful_shutdown,
-            &activity,
-            http2,
-            &limits,
-            drain,
-        )
-        .await
+        let stream = Gathering::new(stream);
+        let turns = Turns {
+            connection: builder.serve_connection(stream.clone(), service),
+            stream,
+        };
+        let shutdown =
+            |turns: Pin<&mut Turns<_, _>>| http2::Connection::graceful_shutdown(Pin::new(&mut turns.get_mut().connection));
+        watched(turns, shutdown, &activity, http2, &limits, drain).await
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -77,15 +76,10 @@ pub(super) async fn serve<S, F>(
             // `pipeline_flush` stays off: with it hyper takes an upstream's whole answer into memory for a reader that is slow.
             .max_buf_size(limits.head_bytes.max(8 * 1024));
         let connection = builder.serve_connection(stream, service);
-        watched(
-            connection,
-            http1::Connection::graceful_shutdown,
-            &activity,
-            http2,
-            &limits,
-            drain,
-        )
-        .await
+        let shutdown = http1::Connection::graceful_shutdown;
+        watched(connection, shutdown, &activity, http2, &limits, drain)
+            .await
+            .map_err(Error::from)
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection broke");
@@ -125,16 +119,16 @@ async fn answer<F: Front>(
 
 /// Drives a connection, asks it to finish when the drain begins or it has been idle for too long, and drops it where it
 /// dawdles.
-async fn watched<C>(
+async fn watched<C, E>(
     connection: C,
-    shutdown: impl Fn(std::pin::Pin<&mut C>),
+    shutdown: impl Fn(Pin<&mut C>),
     activity: &Activity,
     http2: bool,
     limits: &Limits,
     drain: drain::Watch,
-) -> Result<(), hyper::Error>
+) -> Result<(), E>
 where
-    C: Future<Output = Result<(), hyper::Error>>,
+    C: Future<Output = Result<(), E>>,
 {
     let mut connection = pin!(connection);
     let mut timer = pin!(tokio::time::sleep(limits.head_timeout));

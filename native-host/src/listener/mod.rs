@@ -4,6 +4,7 @@ mod by_codec;
 mod by_hyper;
 pub(crate) mod certificates;
 mod connection;
+mod gathering;
 mod guard;
 pub(crate) mod tls;
 

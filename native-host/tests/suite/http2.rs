@@ -90,3 +90,21 @@ fn the_drain_says_goaway_and_lets_streams_finish() {
     assert_eq!(gateway.shutdown().join().unwrap(), 0);
     client.join().unwrap();
 }
+
+#[test]
+fn a_body_longer_than_any_buffer_comes_through_both_ways_beside_small_ones() {
+    let upstream = Upstream::answering(|request| ok(std::str::from_utf8(request.body()).unwrap()));
+    let gateway = gateway(&everything_to(upstream.address));
+    with_http2(gateway.address(), |sender| async move {
+        let asked = [3_000_000, 1, 100_000, 16_384, 0, 2_000].map(|length| {
+            let mut sender = sender.clone();
+            async move {
+                let body: String = (0..length).map(|place| char::from(b'a' + (place % 23) as u8)).collect();
+                let request = Request::post("http://test/").body(Full::from(body.clone())).unwrap();
+                let answer = sender.send_request(request).await.unwrap().into_body();
+                assert!(answer.collect().await.unwrap().to_bytes() == body, "{length}");
+            }
+        });
+        futures_util::future::join_all(asked).await;
+    });
+}
