@@ -1,5 +1,7 @@
 //! The request that an attempt sends: what the client sent, as the step says to change it.
 
+mod parsed;
+
 use bytes::Bytes;
 use gateway::exchange::{self, Attempt, Inherit};
 use http::uri::PathAndQuery;
@@ -31,6 +33,12 @@ impl OwnHost {
 
 /// Writes its head for a connection of our own codec. None where the step asks for what is no request.
 pub(super) fn write(attempt: &Attempt, inbound: &Inbound, own: &OwnHost, out: &mut Vec<u8>) -> Option<Sending> {
+    // `Connection` may name fields that end here, and those are found in a map; HTTP/2 has no such field.
+    if let (Head::Parsed(head), Inherit::Request, None) = (&inbound.head, attempt.inherit, &attempt.method)
+        && head.fields().all(|(name, _)| name != "connection")
+    {
+        return parsed::write(head, attempt, inbound, &own.value, out);
+    }
     let (Head::Raw(head), Inherit::Request, None) = (&inbound.head, attempt.inherit, &attempt.method) else {
         return write_parsed(build(attempt, inbound, &own.value)?, out);
     };

@@ -92,6 +92,42 @@ fn the_drain_says_goaway_and_lets_streams_finish() {
 }
 
 #[test]
+fn a_request_goes_on_in_http_1_with_its_edits_and_without_what_ends_here() {
+    let upstream = Upstream::answering(|request| {
+        let all = |name: &str| -> Vec<_> {
+            let named = request.head.headers.iter().filter(|(key, _)| key == name);
+            named.map(|(_, value)| value.clone()).collect()
+        };
+        assert_eq!(request.line, "POST /a?b=c HTTP/1.1");
+        assert_eq!(all("x-set"), ["ours"]);
+        assert_eq!(all("x-added"), ["theirs", "ours"]);
+        assert_eq!(all("x-mine"), ["1", "2"]);
+        for gone in ["x-removed", "te", "expect", "connection", "transfer-encoding"] {
+            assert!(all(gone).is_empty(), "{gone}");
+        }
+        assert_eq!((all("content-length").len(), all("host").len()), (1, 1));
+        ok("fine")
+    });
+    let edits =
+        "[routes.headers.request]\nset = { x-set = \"ours\" }\nadd = { x-added = \"ours\" }\nremove = [\"x-removed\"]\n";
+    let gateway = gateway(&format!("{}\n{edits}", everything_to(upstream.address)));
+    with_http2(gateway.address(), |mut sender| async move {
+        let request = Request::post("http://test/a?b=c")
+            .header("te", "trailers")
+            .header("expect", "100-continue")
+            .header("x-set", "theirs")
+            .header("x-added", "theirs")
+            .header("x-removed", "theirs")
+            .header("x-mine", "1")
+            .header("x-mine", "2")
+            .body(Full::default())
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    });
+}
+
+#[test]
 fn a_body_longer_than_any_buffer_comes_through_both_ways_beside_small_ones() {
     let upstream = Upstream::answering(|request| ok(std::str::from_utf8(request.body()).unwrap()));
     let gateway = gateway(&everything_to(upstream.address));
