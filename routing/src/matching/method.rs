@@ -38,6 +38,49 @@ impl MethodMatch {
     pub fn list(&self) -> &[Method] {
         &self.0
     }
+
+    /// What may match, in two bytes.
+    pub(crate) fn set(&self) -> MethodSet {
+        if self.is_any() {
+            return MethodSet(u16::MAX);
+        }
+        let bits = self.0.iter().map(|method| MethodSet::of(method.as_str()).0);
+        MethodSet(bits.fold(0, |all, bit| all | bit))
+    }
+}
+
+/// Methods as bits: one for each of RFC 9110 §9.3 and for `PATCH`, and one for all others together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MethodSet(u16);
+
+impl MethodSet {
+    const OTHERS: Self = Self(1 << 9);
+
+    /// The set of one method.
+    pub(crate) fn of(method: &str) -> Self {
+        Self(match method {
+            "GET" => 1,
+            "HEAD" => 1 << 1,
+            "POST" => 1 << 2,
+            "PUT" => 1 << 3,
+            "DELETE" => 1 << 4,
+            "CONNECT" => 1 << 5,
+            "OPTIONS" => 1 << 6,
+            "TRACE" => 1 << 7,
+            "PATCH" => 1 << 8,
+            _ => return Self::OTHERS,
+        })
+    }
+
+    /// Whether both have a bit in common.
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether a bit in common says that the method is the same.
+    pub(crate) fn is_certain(self) -> bool {
+        self != Self::OTHERS
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +93,15 @@ mod tests {
         assert!(methods.matches("GET") && !methods.matches("HEAD") && !methods.matches("get"));
         assert_eq!(methods.list().len(), 1);
         assert!(MethodMatch::default().matches("PURGE"));
+    }
+
+    #[test]
+    fn a_set_leaves_only_methods_without_a_bit_of_their_own_in_doubt() {
+        let of = |methods: &[&str]| MethodMatch::any_of(methods.iter().map(|method| method.parse().unwrap()).collect()).set();
+        let (get, purge) = (MethodSet::of("GET"), MethodSet::of("PURGE"));
+        assert!(get.is_certain() && !purge.is_certain() && !MethodSet::of("get").is_certain());
+        assert!(of(&["POST", "GET"]).has(get) && !of(&["HEAD", "PURGE"]).has(get));
+        assert!(of(&["LINK"]).has(purge) && !of(&["GET"]).has(purge));
+        assert!(of(&[]).has(get) && of(&[]).has(purge));
     }
 }

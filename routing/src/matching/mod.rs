@@ -14,6 +14,7 @@ use std::fmt;
 pub use header::HeaderMatch;
 pub use host::{HostError, HostPattern, HostRank, split_authority};
 pub use method::MethodMatch;
+pub(crate) use method::MethodSet;
 pub use normalise::{PathError, normalise};
 pub use path::{MAX_SEGMENTS, Params, PathKind, PathPattern, PathPatternError, PathRank, Segment, offset_after};
 pub use query::{QueryMatch, decode_query, query_pairs};

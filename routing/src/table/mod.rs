@@ -8,19 +8,18 @@ mod explain;
 mod rank;
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::BuildHasherDefault;
 
+use foldhash::fast::FixedState;
 use http::Method;
 
 pub use explain::Candidate;
 pub use rank::{ConditionRank, Rank};
 
-use crate::matching::{HostPattern, Params, Rule, View};
+use crate::matching::{HostPattern, MethodSet, Params, Rule, View};
 use bucket::{Bucket, Ends};
 
 /// Hosts are looked up by what a config wrote, so that nobody outside can fill a chain; a keyed hash would read randomness.
-type HostMap = HashMap<Box<str>, Bucket, BuildHasherDefault<DefaultHasher>>;
+type HostMap = HashMap<Box<str>, Bucket, FixedState>;
 
 /// A route: its rules, any of which may match, and the policy that it carries.
 #[derive(Debug, Clone)]
@@ -145,14 +144,9 @@ impl<P> RouteTable<P> {
     #[must_use]
     pub fn find<'t, 'v>(&'t self, view: &'v View<'_>) -> Find<'t, 'v, P> {
         let ends = Ends::of(&view.path);
+        let asked = MethodSet::of(view.method);
         for bucket in self.buckets(&view.host) {
-            let found = bucket.best(
-                &view.path,
-                &ends,
-                |id| self.rule(id),
-                |rule| rule.methods.matches(view.method) && rule.fields_match(view),
-            );
-            if let Some(id) = found {
+            if let Some(id) = bucket.best(view, asked, &ends, |id| self.rule(id)) {
                 let params = self.rule(id).path.params(&view.path);
                 return Find::Found(Found {
                     route: &self.routes[id.route as usize],
@@ -188,7 +182,7 @@ impl<P> RouteTable<P> {
     fn buckets(&self, host: &str) -> impl Iterator<Item = &Bucket> {
         let exact = if self.exact.is_empty() { None } else { self.exact.get(host) };
         let read = if self.below.is_empty() { "" } else { host };
-        let dots = read.match_indices('.').filter(|&(at, _)| at > 0);
+        let dots = read.bytes().enumerate().filter(|&(at, byte)| at > 0 && byte == b'.');
         let below = dots.filter_map(|(at, _)| self.below.get(&host[at..]));
         exact.into_iter().chain(below).chain([&self.any])
     }
