@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use memchr::memchr2;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
@@ -48,8 +49,9 @@ impl<'s> Document<'s> {
         if !errors.is_empty() {
             return None;
         }
-        // No text has `${` unless the file has a `$`, or an escape that may stand for one.
-        if source.text.contains(['$', '\\']) {
+        // No text has `${` unless the file has a `$`, or an escape that may stand for one. Not by `contains`, which reads a file
+        // character by character: 10 of the 407 million instructions that 10,000 routes took.
+        if memchr2(b'$', b'\\', source.text.as_bytes()).is_some() {
             for (_, value) in root.get_mut().iter_mut() {
                 substitute(value, variables, diagnostics);
             }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 
+use memchr::memchr;
+
 /// The hosts that a rule is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
@@ -155,7 +157,7 @@ pub fn split_authority(authority: &str) -> Option<Cow<'_, str>> {
             address.parse::<std::net::Ipv6Addr>().ok()?;
             (&authority[..address.len() + 2], rest)
         }
-        None => authority.split_at(authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len())),
+        None => authority.split_at(memchr(b':', authority.as_bytes()).unwrap_or(authority.len())),
     };
     let port_is_valid = port
         .strip_prefix(':')
