@@ -16,7 +16,7 @@ pub use host::{HostError, HostPattern, HostRank, split_authority};
 pub use method::MethodMatch;
 pub(crate) use method::MethodSet;
 pub use normalise::{PathError, normalise};
-pub use path::{MAX_SEGMENTS, Params, PathKind, PathPattern, PathPatternError, PathRank, Segment, offset_after};
+pub use path::{MAX_PARAMS, MAX_SEGMENTS, Params, PathKind, PathPattern, PathPatternError, PathRank, Segment, offset_after};
 pub use query::{QueryMatch, decode_query, query_pairs};
 pub use value::{RegexError, ValueMatch};
 pub use view::{View, ViewError};

@@ -8,6 +8,9 @@ use super::normalise::{is_normal_segment, normalise};
 /// Templates may have this many segments. A bit of a `u32` says of each whether it is a parameter.
 pub const MAX_SEGMENTS: usize = 32;
 
+/// The most parameters of a template, a tail's not counted: as many as matchit can tell apart, which panics at one more.
+pub const MAX_PARAMS: usize = 25;
+
 /// A template of paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
@@ -78,6 +81,9 @@ pub enum PathPatternError {
     /// More than [`MAX_SEGMENTS`].
     #[error("more than {MAX_SEGMENTS} segments")]
     TooLong,
+    /// More than [`MAX_PARAMS`].
+    #[error("more than {MAX_PARAMS} parameters")]
+    TooManyParams,
 }
 
 impl PathPattern {
@@ -120,6 +126,9 @@ impl PathPattern {
             } else {
                 Segment::parse(text)?
             });
+        }
+        if segments.iter().filter(|segment| matches!(segment, Segment::Param(_))).count() > MAX_PARAMS {
+            return Err(PathPatternError::TooManyParams);
         }
         let pattern = Self {
             segments: segments.into(),
@@ -419,6 +428,9 @@ mod tests {
             assert_eq!(PathPattern::full(template).unwrap_err().to_string(), error, "{template}");
         }
         assert_eq!(PathPattern::full(&"/a".repeat(33)), Err(PathPatternError::TooLong));
+        let params = |count: usize| PathPattern::full(&(0..count).map(|place| format!("/{{p{place}}}")).collect::<String>());
+        assert!(params(MAX_PARAMS).is_ok());
+        assert_eq!(params(MAX_PARAMS + 1), Err(PathPatternError::TooManyParams));
         assert!(PathPattern::full(&"/a".repeat(32)).is_ok());
         assert_eq!(
             PathPattern::prefix("/a/{*rest}"),

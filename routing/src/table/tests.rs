@@ -2,7 +2,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
-use crate::matching::{HeaderMatch, MethodMatch, Mismatch, PathPattern, QueryMatch, ValueMatch};
+use crate::matching::{HeaderMatch, MAX_PARAMS, MAX_SEGMENTS, MethodMatch, Mismatch, PathPattern, QueryMatch, ValueMatch};
 
 fn full(path: &str) -> Rule {
     Rule::path(PathPattern::full(path).unwrap())
@@ -500,5 +500,19 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_template_of_many_parameters_is_refused_or_found() {
+    for count in 1..=MAX_SEGMENTS {
+        let params: String = (0..count - 1).map(|place| format!("/{{p{place}}}")).collect();
+        let Ok(pattern) = PathPattern::full(&format!("{params}/end")) else {
+            assert!(count > MAX_PARAMS);
+            continue;
+        };
+        let table = build(vec![Rule::path(pattern)]).unwrap();
+        let path = format!("a{}/end", "/x".repeat(count - 1));
+        assert_eq!(found(&table, &Request("GET", &path, &[])), Ok(0), "{count}");
     }
 }
