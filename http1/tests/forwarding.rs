@@ -103,7 +103,7 @@ enum Change {
 }
 
 fn edited(input: &str, changes: &[Change]) -> String {
-    let named = |name: &str| name.parse::<HeaderName>().unwrap();
+    let named = |name: &str| name.parse::<HeaderName>().expect("a test's name is one");
     let parts: Vec<(Change, HeaderName, HeaderValue)> = changes
         .iter()
         .map(|&change| match change {
@@ -119,7 +119,7 @@ fn edited(input: &str, changes: &[Change]) -> String {
             Change::Remove(_) => Edit::Remove(name),
         })
         .collect();
-    forwarded(input, &Forward::default(), &edits).unwrap()
+    forwarded(input, &Forward::default(), &edits).expect("typed edits never fail")
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Reply {
                 gateway::apply(&edits, &mut fields);
                 response(status, fields, Body::upstream(body))
             }
-            Self::Own { respond, close } => own(respond, close, head_only),
+            Self::Own { respond, close } => own(*respond, close, head_only),
             Self::Component(component) => {
                 let (mut head, body) = (*component).into_parts();
                 gateway::strip_hop_by_hop(&mut head.headers);
@@ -167,13 +167,13 @@ fn framing(fields: &HeaderMap, body: &Body) -> Framing {
         .map_or(Framing::Chunked, Framing::Length)
 }
 
-fn own(respond: Box<Respond>, close: bool, head_only: bool) -> Response<Body> {
+fn own(respond: Respond, close: bool, head_only: bool) -> Response<Body> {
     let Respond {
         status,
         mut fields,
         body,
         ..
-    } = *respond;
+    } = respond;
     if close {
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
