@@ -108,23 +108,20 @@ impl Known {
 
 /// Adds the edits that tell an upstream where the request came from.
 pub(super) fn edit(head: &RequestHead<'_>, trusted: &[Cidr], told: &mut Told, edits: &mut Vec<Edit>, made: &mut Made) {
-    if head.peer.is_some_and(|peer| trusted.iter().any(|block| block.contains(peer))) {
-        edits.extend(of(head, true, made));
-        return;
-    }
-    let Some(place) = told.place(head) else {
-        edits.extend(of(head, false, made));
-        return;
+    let is_trusted = head.peer.is_some_and(|peer| trusted.iter().any(|block| block.contains(peer)));
+    // What a trusted proxy says differs from request to request.
+    let Some(place) = told.place(head).filter(|_| !is_trusted) else {
+        return edits.extend(of(head, is_trusted, made));
     };
-    if !place.as_ref().is_some_and(|known| known.is_of(head)) {
-        *place = Some(Box::new(Known {
+    let known = place.take().filter(|known| known.is_of(head)).unwrap_or_else(|| {
+        Box::new(Known {
             peer: head.peer,
             scheme: head.scheme,
             authority: head.authority.into(),
-            edits: of(head, false, made),
-        }));
-    }
-    edits.extend(place.iter().flat_map(|known| known.edits.iter().cloned()));
+            edits: of(head, is_trusted, made),
+        })
+    });
+    edits.extend_from_slice(&place.insert(known).edits);
 }
 
 fn of(head: &RequestHead<'_>, is_trusted: bool, made: &mut Made) -> [Edit; 4] {
