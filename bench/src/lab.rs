@@ -17,11 +17,13 @@ const PORTS: std::ops::Range<u16> = 20_000..30_000;
 pub(crate) struct Lab {
     /// The workspace's release programs.
     pub(crate) programs: PathBuf,
+    /// native-host, as it is released.
+    pub(crate) host: PathBuf,
     /// The gateway component.
     pub(crate) component: PathBuf,
     /// The folder that stands for `/` in what Debian's packages hold.
     pub(crate) peers: PathBuf,
-    pub(crate) envoy: PathBuf,
+    pub(crate) envoy: Option<PathBuf>,
     pub(crate) wasmtime: Option<PathBuf>,
     /// Configs and logs.
     pub(crate) folder: PathBuf,
@@ -41,6 +43,9 @@ pub(crate) struct Places {
     /// The folder of the workspace's release programs
     #[arg(long)]
     programs: PathBuf,
+    /// native-host's program
+    #[arg(long)]
+    host: PathBuf,
     /// The gateway component
     #[arg(long)]
     component: PathBuf,
@@ -49,7 +54,7 @@ pub(crate) struct Places {
     peers: PathBuf,
     /// Envoy's program
     #[arg(long)]
-    envoy: PathBuf,
+    envoy: Option<PathBuf>,
     /// wasmtime's program
     #[arg(long)]
     wasmtime: Option<PathBuf>,
@@ -62,6 +67,7 @@ impl Lab {
         }
         let lab = Self {
             programs: places.programs,
+            host: places.host,
             component: places.component,
             peers: places.peers,
             envoy: places.envoy,
@@ -91,6 +97,11 @@ impl Lab {
     /// A program of this workspace.
     pub(crate) fn ours(&self, program: &str) -> Command {
         tied(&self.programs.join(program))
+    }
+
+    /// native-host.
+    pub(crate) fn native_host(&self) -> Command {
+        tied(&self.host)
     }
 
     /// Writes a config into the lab's folder.

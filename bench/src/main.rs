@@ -20,6 +20,7 @@ mod report;
 mod rounds;
 mod statistics;
 mod tokens;
+mod training;
 mod upstream;
 
 use std::path::Path;
@@ -41,6 +42,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Arguments {
     /// Measure
     Run(Run),
+    /// Have native-host do each kind of its work for some seconds
+    Train(Places),
     /// The upstream of all that is measured
     #[command(hide = true)]
     Upstream,
@@ -73,6 +76,7 @@ struct Run {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse() {
         Arguments::Run(arguments) => run(arguments),
+        Arguments::Train(places) => train(places).map(|()| ExitCode::SUCCESS),
         Arguments::Upstream => upstream::serve().map(|()| ExitCode::SUCCESS),
         Arguments::Program(program) => mesh::run(program).map(|()| ExitCode::SUCCESS),
     };
@@ -80,6 +84,12 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn train(places: Places) -> Result<()> {
+    let lab = Lab::new(places, 1, 2)?;
+    let _core = OnCore::new(lab.load_core)?;
+    training::train(&lab)
 }
 
 fn run(arguments: Run) -> Result<ExitCode> {

@@ -14,12 +14,17 @@ use crate::eventually::eventually;
 /// How long a process may take to say that it is ready. Generous: the first run compiles the component.
 const READY: Duration = Duration::from_secs(120);
 
-/// A binary of this workspace, beside the test that runs.
+/// A binary of this workspace: the one in the folder that `HEDDLE_PROGRAMS` names where it is there, or else the one beside the test that
+/// runs.
 ///
 /// # Panics
 /// Where it was not built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
+    let others = std::env::var_os("HEDDLE_PROGRAMS").map(|folder| PathBuf::from(folder).join(name));
+    if let Some(other) = others.filter(|other| other.exists()) {
+        return other;
+    }
     let test = std::env::current_exe().expect("a test knows its own path");
     let path = test.ancestors().nth(2).expect("tests live in target/PROFILE/deps").join(name);
     assert!(

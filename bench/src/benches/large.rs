@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::proxy::BANK;
+use super::proxy::config;
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::{envoy, haproxy, nginx};
 use crate::lab::Lab;
@@ -21,7 +21,7 @@ const WINDOW_MIB: f64 = 1.0;
 
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let bank = lab.write("bank.toml", &BANK.replace("UPSTREAM", &upstream.address.to_string()))?;
+    let bank = config(lab, upstream.address)?;
     let contestants = [
         native_host(lab, Engine::Native, &bank)?.ready("/bytes/1024", "")?,
         nginx(lab, upstream.address, None)?.ready("/", "")?,

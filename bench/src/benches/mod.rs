@@ -1,15 +1,15 @@
 //! What is measured, one file each.
 
 mod discovery;
-mod edge;
+pub(crate) mod edge;
 mod large;
 mod mesh;
-mod policy;
-mod proxy;
+pub(crate) mod policy;
+pub(crate) mod proxy;
 mod reload;
 mod routes;
 mod start;
-mod tls;
+pub(crate) mod tls;
 
 use anyhow::Result;
 

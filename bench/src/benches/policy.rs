@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::contestants::native_host::{Engine, native_host};
-use crate::contestants::{EnvoyPolicy, envoy_with_policy};
+use crate::contestants::{Contestant, EnvoyPolicy, envoy_with_policy};
 use crate::lab::Lab;
+use crate::load::Load;
 use crate::load::wrk::Wrk;
 use crate::report::{Goal, Report};
 use crate::rounds::compare;
@@ -23,27 +25,64 @@ const TOKENS: u32 = 1_000;
 
 const CONNECTIONS: u32 = 32;
 
+/// What is asked for, by whom, and by which config.
+pub(crate) struct Asked {
+    pub(crate) config: PathBuf,
+    path: String,
+    script: PathBuf,
+    /// A field that one request by hand has to have.
+    field: String,
+    jwks: String,
+}
+
+impl Asked {
+    /// Writes the config, and tokens of an issuer of its own.
+    pub(crate) fn prepare(lab: &Lab, upstream: SocketAddr) -> Result<Self> {
+        let issuer = Issuer::new()?;
+        let jwks = issuer.jwks().to_string();
+        lab.write("policy.jwks.json", &jwks)?;
+        let path = format!("/service-{}/items/4711", ROUTES / 2);
+        let tokens = issuer.tokens(TOKENS)?;
+        Ok(Self {
+            config: lab.write("policy.toml", &config(upstream))?,
+            script: script(lab, &path, &tokens)?,
+            field: format!("authorization: Bearer {}\r\n", tokens[0]),
+            path,
+            jwks,
+        })
+    }
+
+    /// The contestant, once it answers.
+    pub(crate) fn ready(&self, contestant: Contestant) -> Result<Contestant> {
+        contestant.ready(&self.path, &self.field)
+    }
+
+    /// Asks for it as fast as the answers come.
+    pub(crate) fn load(&self, lab: &Lab, contestant: &Contestant, seconds: u32) -> Result<Load> {
+        Wrk {
+            connections: CONNECTIONS,
+            url: format!("http://{}{}", contestant.address, self.path),
+            seconds,
+            script: Some(self.script.clone()),
+        }
+        .run(lab)
+    }
+}
+
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let issuer = Issuer::new()?;
-    let jwks = issuer.jwks().to_string();
-    lab.write("policy.jwks.json", &jwks)?;
-    let config = lab.write("policy.toml", &config(upstream.address))?;
-    let path = format!("/service-{}/items/4711", ROUTES / 2);
-    let tokens = issuer.tokens(TOKENS)?;
-    let script = script(lab, &path, &tokens)?;
-    let field = format!("authorization: Bearer {}\r\n", tokens[0]);
+    let asked = Asked::prepare(lab, upstream.address)?;
     let peer = EnvoyPolicy {
         routes: ROUTES,
         issuer: ISSUER,
         audience: AUDIENCE,
-        jwks: &jwks,
+        jwks: &asked.jwks,
         cached: TOKENS as usize,
     };
     let contestants = [
-        native_host(lab, Engine::Native, &config)?.ready(&path, &field)?,
-        native_host(lab, Engine::Wasm, &config)?.ready(&path, &field)?,
-        envoy_with_policy(lab, upstream.address, &peer)?.ready(&path, &field)?,
+        asked.ready(native_host(lab, Engine::Native, &asked.config)?)?,
+        asked.ready(native_host(lab, Engine::Wasm, &asked.config)?)?,
+        asked.ready(envoy_with_policy(lab, upstream.address, &peer)?)?,
     ];
     let mut report = Report::new(
         "policy",
@@ -52,13 +91,7 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
          Envoy has jwt_authn with its cache of verified tokens, and local_ratelimit.",
     );
     let comparison = compare(lab, "32 connections", &contestants, &|contestant, seconds| {
-        Wrk {
-            connections: CONNECTIONS,
-            url: format!("http://{}{path}", contestant.address),
-            seconds,
-            script: Some(script.clone()),
-        }
-        .run(lab)
+        asked.load(lab, contestant, seconds)
     })?;
     let (native, wasm) = (Engine::Native.label(), Engine::Wasm.label());
     report.tables.push(comparison.table("32 connections", native));

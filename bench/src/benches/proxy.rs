@@ -1,10 +1,14 @@
 //! Plain proxying: our gateway with twenty routes against peers with one.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::contestants::native_host::{Engine, native_host};
-use crate::contestants::{caddy, envoy, haproxy, nginx};
+use crate::contestants::{Contestant, caddy, envoy, haproxy, nginx};
 use crate::lab::Lab;
+use crate::load::Load;
 use crate::load::wrk::Wrk;
 use crate::report::{Goal, Report};
 use crate::rounds::compare;
@@ -12,17 +16,33 @@ use crate::statistics::Bound;
 use crate::upstream::Upstream;
 
 /// The gateway's config; `UPSTREAM` stands for the upstream's address.
-pub(super) const BANK: &str = include_str!("../../configs/bank.toml");
+pub(crate) const BANK: &str = include_str!("../../configs/bank.toml");
 
 /// What is asked for: one of the twenty routes, which edits a header and may retry.
-pub(super) const PATH: &str = "/accounts/4711";
+pub(crate) const PATH: &str = "/accounts/4711";
 
 /// Goals: processor time per request, ours divided by theirs, at most.
 const GOALS: [(&str, f64); 3] = [("nginx", 0.85), ("HAProxy", 0.9), ("Envoy", 0.3)];
 
+/// Writes the bank's config.
+pub(crate) fn config(lab: &Lab, upstream: SocketAddr) -> Result<PathBuf> {
+    lab.write("bank.toml", &BANK.replace("UPSTREAM", &upstream.to_string()))
+}
+
+/// Asks for [`PATH`] as fast as the answers come.
+pub(crate) fn load(lab: &Lab, contestant: &Contestant, connections: u32, seconds: u32) -> Result<Load> {
+    Wrk {
+        connections,
+        url: format!("http://{}{PATH}", contestant.address),
+        seconds,
+        script: None,
+    }
+    .run(lab)
+}
+
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let bank = lab.write("bank.toml", &BANK.replace("UPSTREAM", &upstream.address.to_string()))?;
+    let bank = config(lab, upstream.address)?;
     let contestants = [
         native_host(lab, Engine::Native, &bank)?.ready(PATH, "")?,
         nginx(lab, upstream.address, None)?.ready(PATH, "")?,
@@ -39,15 +59,7 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
     for connections in [32, 128] {
         let title = format!("{connections} connections");
         let comparison = compare(lab, &title, &contestants, &|contestant, seconds| {
-            let url = format!("http://{}{PATH}", contestant.address);
-            let script = None;
-            Wrk {
-                connections,
-                url,
-                seconds,
-                script,
-            }
-            .run(lab)
+            load(lab, contestant, connections, seconds)
         })?;
         report.tables.push(comparison.table(&title, ours));
         for (theirs, most) in GOALS {

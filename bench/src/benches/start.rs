@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::proxy::{BANK, PATH};
+use super::proxy::{PATH, config};
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::{Contestant, caddy, envoy, haproxy, nginx};
 use crate::lab::Lab;
@@ -23,7 +23,7 @@ type Start<'a> = (&'static str, Box<dyn Fn() -> Result<Contestant> + 'a>);
 
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let bank = lab.write("bank.toml", &BANK.replace("UPSTREAM", &upstream.address.to_string()))?;
+    let bank = config(lab, upstream.address)?;
     let (native, wasm) = (Engine::Native.label(), Engine::Wasm.label());
     let contestants: [Start<'_>; 6] = [
         (native, Box::new(|| native_host(lab, Engine::Native, &bank))),

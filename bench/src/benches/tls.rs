@@ -1,14 +1,17 @@
 //! TLS 1.3 in front: HTTP/2 and HTTP/1.1 over kept connections, and what a full handshake costs.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::proxy::{BANK, PATH};
-use crate::certificates::Authority;
+use crate::certificates::{Authority, Issued};
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::{Contestant, envoy, haproxy, nginx};
 use crate::lab::Lab;
+use crate::load::Load;
 use crate::load::h2load::H2load;
 use crate::load::handshakes::handshakes;
 use crate::report::{Goal, Report};
@@ -19,12 +22,16 @@ use crate::upstream::Upstream;
 const CONNECTIONS: u32 = 32;
 
 /// Requests at once on a connection of HTTP/2.
-const STREAMS: u32 = 8;
+pub(crate) const STREAMS: u32 = 8;
 
-pub(super) fn run(lab: &Lab) -> Result<Report> {
-    let upstream = Upstream::start(lab)?;
-    let certificate = Authority::new(lab)?.issue(lab, "server", "spiffe://bench.test/service/gateway")?;
-    let config = BANK.replace("UPSTREAM", &upstream.address.to_string()).replace(
+/// A certificate for the front.
+pub(crate) fn certificate(lab: &Lab) -> Result<Issued> {
+    Authority::new(lab)?.issue(lab, "server", "spiffe://bench.test/service/gateway")
+}
+
+/// The bank's config with TLS in front.
+pub(crate) fn config(lab: &Lab, upstream: SocketAddr, certificate: &Issued) -> Result<PathBuf> {
+    let config = BANK.replace("UPSTREAM", &upstream.to_string()).replace(
         "[gateway]\n",
         &format!(
             "[gateway]\ntls = {{ cert_file = \"{}\", key_file = \"{}\" }}\n",
@@ -32,7 +39,25 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
             certificate.key.display()
         ),
     );
-    let bank = lab.write("tls.toml", &config)?;
+    lab.write("tls.toml", &config)
+}
+
+/// Asks over kept connections: HTTP/2 with [`STREAMS`] requests at once on each, or HTTP/1.1 where `streams` is one.
+pub(crate) fn kept(lab: &Lab, contestant: &Contestant, streams: u32, seconds: u32) -> Result<Load> {
+    H2load {
+        address: contestant.address,
+        path: PATH,
+        connections: CONNECTIONS,
+        streams,
+        seconds,
+    }
+    .run(lab)
+}
+
+pub(super) fn run(lab: &Lab) -> Result<Report> {
+    let upstream = Upstream::start(lab)?;
+    let certificate = certificate(lab)?;
+    let bank = config(lab, upstream.address, &certificate)?;
     let contestants = [
         ready(lab, native_host(lab, Engine::Native, &bank)?)?,
         ready(lab, nginx(lab, upstream.address, Some(&certificate))?)?,
@@ -45,21 +70,13 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
         "TLS 1.3 in front with a P-256 certificate, an answer of 1 KiB, 32 kept connections: HTTP/2 with 8 requests at once on each, and\n\
          HTTP/1.1. Then full handshakes, one after the other, where a request is a handshake and its time the mean.",
     );
-    let kept = |title: &str, streams| {
+    let over = |title: &str, streams| {
         compare(lab, title, &contestants, &|contestant, seconds| {
-            let (address, path, connections) = (contestant.address, PATH, CONNECTIONS);
-            H2load {
-                address,
-                path,
-                connections,
-                streams,
-                seconds,
-            }
-            .run(lab)
+            kept(lab, contestant, streams, seconds)
         })
     };
-    let http2 = kept("HTTP/2", STREAMS)?;
-    let http1 = kept("HTTP/1.1", 1)?;
+    let http2 = over("HTTP/2", STREAMS)?;
+    let http1 = over("HTTP/1.1", 1)?;
     let full = compare(lab, "full handshakes", &contestants, &|contestant, seconds| {
         handshakes(lab, contestant.address, seconds)
     })?;
@@ -91,7 +108,8 @@ pub(super) fn run(lab: &Lab) -> Result<Report> {
     Ok(report)
 }
 
-fn ready(lab: &Lab, mut contestant: Contestant) -> Result<Contestant> {
+/// The contestant, once each of its processes shakes hands.
+pub(crate) fn ready(lab: &Lab, mut contestant: Contestant) -> Result<Contestant> {
     let address = contestant.address;
     for process in &mut contestant.processes {
         process.until(Duration::from_millis(50), || {

@@ -41,7 +41,7 @@ pub(crate) fn native_host(lab: &Lab, engine: Engine, file: &Path) -> Result<Cont
 /// The same under another name.
 pub(crate) fn serve(lab: &Lab, name: &str, engine: Engine, file: &Path) -> Result<Contestant> {
     let address = lab.address()?;
-    let mut command = lab.ours("native-host");
+    let mut command = lab.native_host();
     command.args(["serve", "--workers", "1", "--engine", engine.flag(), "--listen"]);
     command
         .arg(address.to_string())

@@ -61,10 +61,12 @@ fn versions(lab: &Lab) -> Vec<(String, String)> {
         ("nginx".to_owned(), debian("usr/sbin/nginx", "-v")),
         ("HAProxy".to_owned(), debian("usr/sbin/haproxy", "-v")),
         ("Caddy".to_owned(), debian("usr/bin/caddy", "version")),
-        ("Envoy".to_owned(), envoy(&output(Command::new(&lab.envoy).arg("--version")))),
         ("wrk".to_owned(), debian("usr/bin/wrk", "-v")),
         ("h2load".to_owned(), debian("usr/bin/h2load", "--version")),
     ];
+    if let Some(program) = &lab.envoy {
+        versions.push(("Envoy".to_owned(), envoy(&output(Command::new(program).arg("--version")))));
+    }
     if let Some(wasmtime) = &lab.wasmtime {
         versions.push((
             "wasmtime".to_owned(),

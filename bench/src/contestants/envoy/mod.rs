@@ -6,7 +6,7 @@ mod sidecar;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::Contestant;
@@ -35,15 +35,15 @@ pub(crate) fn envoy(lab: &Lab, upstream: SocketAddr, certificate: Option<&Issued
 
 fn start(lab: &Lab, name: &str, address: SocketAddr, config: &Value) -> Result<Contestant> {
     let file = lab.write(&format!("{name}.json"), &format!("{config:#}"))?;
-    let mut command = command(lab, &file);
+    let mut command = command(lab, &file)?;
     Contestant::start(lab, name, address, &mut command)
 }
 
-fn command(lab: &Lab, config: &Path) -> std::process::Command {
-    let mut command = tied(&lab.envoy);
+fn command(lab: &Lab, config: &Path) -> Result<std::process::Command> {
+    let mut command = tied(lab.envoy.as_ref().context("Envoy is not there")?);
     command.args(["--concurrency", "1", "--log-level", "warn", "--disable-hot-restart", "-c"]);
     command.arg(config);
-    command
+    Ok(command)
 }
 
 fn socket(address: SocketAddr) -> Value {
