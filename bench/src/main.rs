@@ -57,7 +57,7 @@ struct Run {
     /// What to measure
     #[arg(value_enum)]
     names: Vec<Bench>,
-    /// Two rounds instead of five, and shorter ones
+    /// Two rounds instead of eleven
     #[arg(long)]
     quick: bool,
     /// How many rounds
@@ -93,7 +93,7 @@ fn train(places: Places) -> Result<()> {
 }
 
 fn run(arguments: Run) -> Result<ExitCode> {
-    let (rounds, seconds) = if arguments.quick { (2, 2) } else { (5, 3) };
+    let (rounds, seconds) = if arguments.quick { (2, 2) } else { (11, 2) };
     let lab = Lab::new(arguments.places, arguments.rounds.unwrap_or(rounds), seconds)?;
     // This program and the load generators that it runs are where the upstream is, so that what is measured has its own core.
     let _core = OnCore::new(lab.load_core)?;

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of what the rounds gave, and how far they lie apart.
+/// How often the truth may lie outside of what is shown as the bounds of a median.
+const DOUBT: f64 = 0.07;
+
+/// The middle of what the rounds gave, and the bounds between which it would lie with many more of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -26,10 +29,11 @@ impl Spread {
         } else {
             f64::midpoint(sorted[middle - 1], sorted[middle])
         };
+        let outside = outliers(sorted.len());
         Some(Self {
             median,
-            least: sorted[0],
-            most: sorted[sorted.len() - 1],
+            least: sorted[outside],
+            most: sorted[sorted.len() - 1 - outside],
             rounds,
         })
     }
@@ -56,10 +60,32 @@ impl Spread {
         )
     }
 
-    /// Whether some round said less than `bound` and another more.
+    /// Whether `bound` lies between the bounds.
     pub(crate) fn straddles(&self, bound: f64) -> bool {
         self.least < bound && self.most > bound
     }
+}
+
+/// How many of so many rounds lie outside of the median's bounds, at each end.
+///
+/// A round comes out above or below the true median like a coin, whatever the rounds are distributed like. The median lies beyond
+/// the bounds where all tosses but `outside` at most come down on one side (the sign test's interval).
+fn outliers(rounds: usize) -> usize {
+    let mut doubt = 0.0;
+    // The part of all ways to toss in which exactly so many come down on the rarer side, of which there are two.
+    let mut part = 2.0 * rounds_of(rounds).exp2().recip();
+    for outside in 0..rounds {
+        doubt += part;
+        if doubt > DOUBT {
+            return outside.saturating_sub(1);
+        }
+        part *= rounds_of(rounds - outside) / rounds_of(outside + 1);
+    }
+    0
+}
+
+fn rounds_of(number: usize) -> f64 {
+    crate::rounds::count(number as u64)
 }
 
 /// What a measured number has to be.
@@ -76,7 +102,7 @@ pub(crate) enum Bound {
 pub(crate) enum Verdict {
     Met,
     Missed,
-    /// The rounds lie on both sides of the bound, so they do not say.
+    /// The median's bounds lie on both sides of it, so the rounds do not say.
     Noise,
 }
 
@@ -137,7 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_met_or_missed_by_every_round_and_else_the_rounds_do_not_say() {
+    fn the_bounds_of_a_median_leave_out_what_chance_alone_puts_there() {
+        // As tables of the sign test have it: at 95 % confidence one of 9 and three of 15 at each end, at 93.5 % two of 11.
+        let expected = [(1, 0), (2, 0), (5, 0), (8, 0), (9, 1), (11, 2), (15, 3)];
+        assert_eq!(expected.map(|(rounds, _)| (rounds, outliers(rounds))), expected);
+        let all = spread(&[9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!((all.least, all.median, all.most), (2.0, 5.0, 8.0));
+    }
+
+    #[test]
+    fn a_goal_is_met_or_missed_by_both_bounds_and_else_the_rounds_do_not_say() {
         let measured = spread(&[0.80, 0.82, 0.84]);
         assert_eq!(Bound::AtMost(0.85).judge(&measured), Verdict::Met);
         assert_eq!(Bound::AtMost(0.75).judge(&measured), Verdict::Missed);

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// What to measure; everything where nothing is named
     #[arg(value_name = "NAME", value_parser = NAMES)]
     names: Vec<String>,
-    /// Two rounds instead of five, and shorter ones
+    /// Two rounds instead of eleven
     #[arg(long)]
     quick: bool,
     /// How many rounds

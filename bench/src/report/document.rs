@@ -46,8 +46,9 @@ fn document(results: &[Kept]) -> String {
         "# Benchmarks\n\n\
          Written by `cargo xtask bench --write`; do not edit. What was compared ran on one core, the load generator and the upstream on\n\
          the other; the contestants took turns, round by round. A figure is the median of the rounds; a ratio is taken within each round and\n\
-         shown with the least and the most that any round gave. Processor time is user and system time of all of a contestant's processes.\n\
-         A goal is met or missed where every round says so, and else within the noise.\n",
+         shown with the bounds between which its median would lie with more rounds, in 93 of 100 cases (of five rounds the least and the most,\n\
+         of eleven the third from either end). Processor time is user and system time of all of a contestant's processes.\n\
+         A goal is met or missed where both bounds say so, and else within the noise.\n",
     );
     let mut described: Option<&Machine> = None;
     for kept in results {

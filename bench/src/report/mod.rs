@@ -76,11 +76,12 @@ impl Report {
 
     /// What makes the run fail, in words.
     pub(crate) fn failures(&self) -> Vec<String> {
-        let noise = self
-            .goals
-            .iter()
-            .filter(|goal| goal.verdict == Verdict::Noise)
-            .map(|goal| format!("{}: the rounds lie on both sides of the goal, within the noise", goal.what));
+        let noise = self.goals.iter().filter(|goal| goal.verdict == Verdict::Noise).map(|goal| {
+            format!(
+                "{}: the median's bounds lie on both sides of the goal, within the noise",
+                goal.what
+            )
+        });
         self.problems.iter().cloned().chain(noise).collect()
     }
 
