@@ -3,17 +3,14 @@
 use anyhow::{Result, ensure};
 
 use crate::benches::{edge, policy, proxy, tls};
-use crate::contestants::Contestant;
 use crate::contestants::native_host::{Engine, native_host};
 use crate::lab::Lab;
 use crate::load::Load;
 use crate::load::handshakes::handshakes;
-use crate::load::transfer::{Direction, Transfer};
+use crate::load::transfer::{Direction, MEBIBYTE, Transfer};
 use crate::upstream::Upstream;
 
 const CONNECTIONS: u32 = 32;
-
-const MEBIBYTE: usize = 1 << 20;
 
 /// Has native-host work, in one process after the other, each of which ends by a signal.
 pub(crate) fn train(lab: &Lab) -> Result<()> {
@@ -61,7 +58,7 @@ fn at_the_edge(lab: &Lab, upstream: &Upstream) -> Result<()> {
 fn with_tls(lab: &Lab, upstream: &Upstream) -> Result<()> {
     let certificate = tls::certificate(lab)?;
     let bank = tls::config(lab, upstream.address, &certificate)?;
-    let host: Contestant = tls::ready(lab, native_host(lab, Engine::Native, &bank)?)?;
+    let host = tls::ready(lab, native_host(lab, Engine::Native, &bank)?)?;
     answered("HTTP/2", &tls::kept(lab, &host, tls::STREAMS, lab.seconds)?)?;
     answered("HTTP/1.1 over TLS", &tls::kept(lab, &host, 1, lab.seconds)?)?;
     answered("handshakes", &handshakes(lab, host.address, lab.seconds)?)

@@ -58,7 +58,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     let mut command = released.others.command("bench");
     command.arg("run").args(&names);
     command.arg("--programs").arg(&released.others.folder);
-    command.arg("--host").arg(&released.host);
+    command.arg("--host").arg(released.host());
     command.arg("--component").arg(component);
     command.arg("--peers").arg(peers).arg("--envoy").arg(envoy);
     if is_at_the_edge {

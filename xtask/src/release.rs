@@ -1,8 +1,8 @@
-//! `cargo xtask release`: the programs as they are released, with native-host's code laid out by a profile of its own work.
+//! `cargo xtask release`: native-host as it is released, its code laid out by a profile of its own work.
 //!
 //! The path of a request is a few hundred pieces of code that the compiler leaves all over 33 MiB, and the kernel's way through a socket
 //! throws them out of the processor's first cache four times a request. llvm-bolt moves what runs to one place, in the order in which
-//! it runs: README.md says what that saves.
+//! it runs: 72 KiB of code a request instead of 100, and a sixth of the processor time (1.03 × nginx's instead of 1.25, 32 connections).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,16 +18,15 @@ use crate::{component, paths, run};
 /// Reading and writing the program took llvm-bolt 84 s on 2 cores at 2.5 GHz.
 const LIMIT: Duration = Duration::from_secs(1200);
 
-/// The programs of a release, and those that only try it.
+/// What is released, and the programs that try it.
 pub(crate) struct Released {
-    pub(crate) host: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) others: Binaries,
 }
 
 pub(crate) fn release() -> Result<()> {
     let component = component::ready()?;
-    let released = Released::build(&component)?;
-    println!("{}", released.host.display());
+    println!("{}", Released::build(&component)?.host().display());
     Ok(())
 }
 
@@ -41,23 +40,24 @@ impl Released {
         let built = others.folder.join("native-host");
         let folder = paths::target("released");
         fs::create_dir_all(folder.join("profile")).with_context(|| format!("cannot write {}", folder.display()))?;
-        let host = folder.join("native-host");
+        let released = Self { folder, others };
+        let host = released.host();
         if modified(&host) <= modified(&built) {
             let layout = Layout {
                 bolt: tools::bolt()?,
-                folder: folder.join("profile"),
-                others: &others,
+                folder: released.folder.join("profile"),
+                others: &released.others,
                 component,
             };
             let profile = layout.profile(&built)?;
             layout.apply(&profile, &built, &host)?;
         }
-        Ok(Self { host, others })
+        Ok(released)
     }
 
-    /// Where the program lies.
-    pub(crate) fn folder(&self) -> &Path {
-        self.host.parent().unwrap_or(&self.host)
+    /// native-host, laid out.
+    pub(crate) fn host(&self) -> PathBuf {
+        self.folder.join("native-host")
     }
 }
 

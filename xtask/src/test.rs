@@ -5,7 +5,7 @@ mod hosts;
 mod issuers;
 mod network;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -31,15 +31,15 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     if arguments.hosts {
         hosts::wasmtime_serves(&plain)?;
     }
-    every_test(&component, &plain)?;
+    let needs = Needs::ready(&component, &plain)?;
+    run_every(&needs)?;
     if arguments.released {
         let released = Released::build(&component)?;
-        let mut cargo = native("test");
+        let mut cargo = needs.test();
         for suite in OF_THE_HOST {
             cargo.args(["--test", suite]);
         }
-        cargo.env("HEDDLE_PROGRAMS", released.folder());
-        prepared(&mut cargo, &component, &plain)?;
+        cargo.env("HEDDLE_PROGRAMS", &released.folder);
         run::loudly(
             "running the suites with what is released",
             &mut cargo,
@@ -51,6 +51,10 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
 
 /// Runs every test of the workspace; the component is built for WASI alone, so the packages are tested without it.
 pub(crate) fn every_test(component: &Path, plain: &Path) -> Result<()> {
+    run_every(&Needs::ready(component, plain)?)
+}
+
+fn run_every(needs: &Needs<'_>) -> Result<()> {
     // Suites start the workspace's programs; `cargo test` alone builds only those of packages that have suites themselves. Built
     // together with the tests, so that both have the same features and nothing is built twice.
     let mut cargo = native("build");
@@ -59,18 +63,39 @@ pub(crate) fn every_test(component: &Path, plain: &Path) -> Result<()> {
         cargo.args(["--bins", "--tests"]),
         "mend what the compiler says above",
     )?;
-    let mut cargo = native("test");
-    prepared(&mut cargo, component, plain)?;
-    run::loudly("running every test", &mut cargo, "mend the tests that failed above")
+    run::loudly("running every test", &mut needs.test(), "mend the tests that failed above")
 }
 
-/// Sets up what the suites need besides the programs, and tells them where it is.
-fn prepared(tests: &mut Command, component: &Path, plain: &Path) -> Result<()> {
-    network::ready()?;
-    tests.env("HEDDLE_COMPONENT", component).env("HEDDLE_COMPONENT_PLAIN", plain);
-    tests.env("HEDDLE_ISSUERS", issuers::ready()?);
-    tests.env("HEDDLE_DATABASES", databases::ready()?);
-    Ok(())
+/// What the suites need besides the programs.
+struct Needs<'a> {
+    component: &'a Path,
+    plain: &'a Path,
+    issuers: PathBuf,
+    databases: PathBuf,
+}
+
+impl<'a> Needs<'a> {
+    /// Sets it up, before anything is built: this is quicker to fail.
+    fn ready(component: &'a Path, plain: &'a Path) -> Result<Self> {
+        let (issuers, databases) = (issuers::ready()?, databases::ready()?);
+        network::ready()?;
+        Ok(Self {
+            component,
+            plain,
+            issuers,
+            databases,
+        })
+    }
+
+    /// Tests that are told where it is.
+    fn test(&self) -> Command {
+        let mut cargo = native("test");
+        cargo.env("HEDDLE_COMPONENT", self.component);
+        cargo.env("HEDDLE_COMPONENT_PLAIN", self.plain);
+        cargo.env("HEDDLE_ISSUERS", &self.issuers);
+        cargo.env("HEDDLE_DATABASES", &self.databases);
+        cargo
+    }
 }
 
 /// A cargo command over every package that is built for this machine.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::proxy::{BANK, PATH, load};
+use super::proxy::{PATH, bank, load};
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::wasmtime_serve;
 use crate::lab::Lab;
@@ -25,16 +25,15 @@ const FOLDER: &str = "edge";
 /// Writes the bank's config where the component finds it.
 pub(crate) fn config(lab: &Lab, upstream: SocketAddr) -> Result<PathBuf> {
     fs::create_dir_all(lab.folder.join(FOLDER))?;
-    let config = BANK.replace("UPSTREAM", &upstream.to_string());
-    lab.write(&format!("{FOLDER}/gateway.toml"), &config)
+    lab.write(&format!("{FOLDER}/gateway.toml"), &bank(upstream))
 }
 
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let bank = config(lab, upstream.address)?;
+    let file = config(lab, upstream.address)?;
     let plain = lab.component.with_file_name("gateway-wasi.wasm");
     let contestants = [
-        native_host(lab, Engine::Edge, &bank)?.ready(PATH, "")?,
+        native_host(lab, Engine::Edge, &file)?.ready(PATH, "")?,
         wasmtime_serve(lab, &plain, &lab.folder.join(FOLDER))?.ready(PATH, "")?,
     ];
     let mut report = Report::new(

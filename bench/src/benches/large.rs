@@ -8,13 +8,11 @@ use super::proxy::config;
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::{envoy, haproxy, nginx};
 use crate::lab::Lab;
-use crate::load::transfer::{Direction, Transfer};
+use crate::load::transfer::{Direction, MEBIBYTE, Transfer};
 use crate::report::{Goal, Report, Table};
 use crate::rounds::{Comparison, Sample, compare};
 use crate::statistics::Bound;
 use crate::upstream::Upstream;
-
-const MEBIBYTE: usize = 1 << 20;
 
 /// What a connection may hold in a gateway whose windows bound it: what it reads and what it has not written yet.
 const WINDOW_MIB: f64 = 1.0;

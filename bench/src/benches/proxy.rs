@@ -16,7 +16,7 @@ use crate::statistics::Bound;
 use crate::upstream::Upstream;
 
 /// The gateway's config; `UPSTREAM` stands for the upstream's address.
-pub(crate) const BANK: &str = include_str!("../../configs/bank.toml");
+pub(super) const BANK: &str = include_str!("../../configs/bank.toml");
 
 /// What is asked for: one of the twenty routes, which edits a header and may retry.
 pub(crate) const PATH: &str = "/accounts/4711";
@@ -24,9 +24,14 @@ pub(crate) const PATH: &str = "/accounts/4711";
 /// Goals: processor time per request, ours divided by theirs, at most.
 const GOALS: [(&str, f64); 3] = [("nginx", 0.85), ("HAProxy", 0.9), ("Envoy", 0.3)];
 
-/// Writes the bank's config.
+/// The bank's config.
+pub(super) fn bank(upstream: SocketAddr) -> String {
+    BANK.replace("UPSTREAM", &upstream.to_string())
+}
+
+/// Writes it.
 pub(crate) fn config(lab: &Lab, upstream: SocketAddr) -> Result<PathBuf> {
-    lab.write("bank.toml", &BANK.replace("UPSTREAM", &upstream.to_string()))
+    lab.write("bank.toml", &bank(upstream))
 }
 
 /// Asks for [`PATH`] as fast as the answers come.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
-use super::proxy::{BANK, PATH};
+use super::proxy::{PATH, bank};
 use super::routes;
 use crate::contestants::native_host::{Engine, native_host, serve};
 use crate::http::get;
@@ -47,7 +47,7 @@ struct Round {
 
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
-    let bank = BANK.replace("UPSTREAM", &upstream.address.to_string());
+    let bank = bank(upstream.address);
     let file = lab.write("reload.toml", &bank)?;
     let mut host = serve(lab, "Heddle while it reloads", Engine::Native, &file)?.ready(PATH, "")?;
     let admin = host.line_after("admin listening on http://")?.parse()?;
@@ -227,6 +227,7 @@ fn count(page: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::benches::proxy::BANK;
 
     #[test]
     fn applied_configs_are_counted_by_the_metrics() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::proxy::{BANK, PATH};
+use super::proxy::{PATH, bank};
 use crate::certificates::{Authority, Issued};
 use crate::contestants::native_host::{Engine, native_host};
 use crate::contestants::{Contestant, envoy, haproxy, nginx};
@@ -31,7 +31,7 @@ pub(crate) fn certificate(lab: &Lab) -> Result<Issued> {
 
 /// The bank's config with TLS in front.
 pub(crate) fn config(lab: &Lab, upstream: SocketAddr, certificate: &Issued) -> Result<PathBuf> {
-    let config = BANK.replace("UPSTREAM", &upstream.to_string()).replace(
+    let config = bank(upstream).replace(
         "[gateway]\n",
         &format!(
             "[gateway]\ntls = {{ cert_file = \"{}\", key_file = \"{}\" }}\n",
@@ -57,9 +57,9 @@ pub(crate) fn kept(lab: &Lab, contestant: &Contestant, streams: u32, seconds: u3
 pub(super) fn run(lab: &Lab) -> Result<Report> {
     let upstream = Upstream::start(lab)?;
     let certificate = certificate(lab)?;
-    let bank = config(lab, upstream.address, &certificate)?;
+    let file = config(lab, upstream.address, &certificate)?;
     let contestants = [
-        ready(lab, native_host(lab, Engine::Native, &bank)?)?,
+        ready(lab, native_host(lab, Engine::Native, &file)?)?,
         ready(lab, nginx(lab, upstream.address, Some(&certificate))?)?,
         ready(lab, haproxy(lab, upstream.address, Some(&certificate))?)?,
         ready(lab, envoy(lab, upstream.address, Some(&certificate))?)?,

@@ -33,7 +33,7 @@ const PIECE: usize = 256 * 1024;
 /// How much a slow reader reads at once.
 const SIP: usize = 64 * 1024;
 
-const MEBIBYTE: usize = 1 << 20;
+pub(crate) const MEBIBYTE: usize = 1 << 20;
 
 /// What one connection did.
 #[derive(Debug, Default)]
