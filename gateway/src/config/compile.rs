@@ -1,7 +1,7 @@
 //! From the file to the snapshot: every section is read and compiled, whatever is wrong with the others.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use http::HeaderName;
 use routing::config::raw::Upstream as RawUpstream;
@@ -135,7 +135,7 @@ fn compile_routes(
     // Routes are large, and a list that grows moves all of them at each doubling.
     let mut routes = Vec::with_capacity(sections.len());
     let mut spans = Vec::with_capacity(sections.len());
-    let mut names = BTreeSet::new();
+    let mut names = HashSet::with_capacity(sections.len());
     for (at, section) in sections.into_iter().enumerate() {
         let place = section.span();
         let Some(read) = section.read::<raw::Route>(diagnostics) else {
@@ -148,16 +148,11 @@ fn compile_routes(
             spans.push(of);
         }
     }
-    let names: Vec<_> = routes.iter().map(|route| route.name.clone()).collect();
-    match RouteTable::build(routes) {
-        Ok(table) => Some(table),
-        Err(unreachable) => {
-            diagnostics.unreachable(
-                &unreachable,
-                |id| names[id.route as usize].to_string(),
-                |id| spans[id.route as usize][id.rule as usize].clone(),
-            );
-            None
-        }
-    }
+    let (table, unreachable) = RouteTable::compile(routes);
+    diagnostics.unreachable(
+        &unreachable,
+        |id| table.routes()[id.route as usize].name.to_string(),
+        |id| spans[id.route as usize][id.rule as usize].clone(),
+    );
+    unreachable.is_empty().then_some(table)
 }

@@ -106,7 +106,7 @@ pub(crate) fn policies(gateway: &Gateway, policy: &Policy) -> Vec<String> {
         let name = gateway.upstream(mirror.upstream).map_or("?", |upstream| &*upstream.name);
         format!("mirror {} to {name}", mirror.chance)
     });
-    let faults = policy.fault.iter().flat_map(describe_fault);
+    let faults = policy.fault.as_deref().into_iter().flat_map(describe_fault);
     let at_once = policy
         .concurrency
         .iter()
@@ -121,7 +121,8 @@ pub(crate) fn policies(gateway: &Gateway, policy: &Policy) -> Vec<String> {
     });
     policy
         .cors
-        .iter()
+        .as_deref()
+        .into_iter()
         .map(describe_cors)
         .chain(answers)
         .chain(at_once)

@@ -152,7 +152,7 @@ impl Gateway {
         };
         let description = policy.body.as_ref().and_then(|rules| rules.description.as_deref());
         let judge = |rules: &AnswerRules| rules.judge(description.zip(observe.operation), status, fields, body);
-        policy.answers.as_ref().map(judge).unwrap_or_default()
+        policy.answers.as_deref().map(judge).unwrap_or_default()
     }
 
     /// The route at a place.

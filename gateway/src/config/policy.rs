@@ -18,14 +18,14 @@ pub struct Policy {
     /// Who has to have sent it; none where anybody may.
     pub(crate) auth: Option<AuthRule>,
     pub(crate) require: Requirements,
-    pub(crate) cors: Option<Cors>,
+    pub(crate) cors: Option<Box<Cors>>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) limits: Option<Limits>,
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<Box<Fault>>,
     pub(crate) mirrors: Vec<Mirror>,
-    pub(crate) body: Option<BodyRules>,
+    pub(crate) body: Option<Box<BodyRules>>,
     /// What its answers should be.
-    pub(crate) answers: Option<AnswerRules>,
+    pub(crate) answers: Option<Box<AnswerRules>>,
     /// The longest body of a request, in bytes, whether a policy reads it or not.
     pub(crate) max_body: Option<u64>,
     pub(crate) action: Action,

@@ -1,7 +1,7 @@
 //! `[[routes]]`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Known {
 }
 
 /// The name of the route at a place in the list: the one that it gives itself, which nobody else may have, or its number.
-pub(super) fn name(at: usize, raw: &raw::Route, names: &mut BTreeSet<String>, diagnostics: &mut Diagnostics) -> String {
+pub(super) fn name(at: usize, raw: &raw::Route, names: &mut HashSet<String>, diagnostics: &mut Diagnostics) -> String {
     let name = raw
         .name
         .as_ref()
@@ -149,7 +149,7 @@ pub(super) fn compile(
     let response_edits = headers.response.compile(&rules, diagnostics);
     let (request_edits, response_edits) = (request_edits?, response_edits?);
     let action = action?;
-    let texts = template_texts(&headers, raw.split.as_ref(), raw.aggregate.as_ref());
+    let texts = template_texts(&headers, raw.split.as_ref(), raw.aggregate.as_deref());
     let limits = transpose(limits)?;
     // Whichever upstream it will be: there are few such references, and noting one costs little.
     let hashed = known
@@ -172,13 +172,13 @@ pub(super) fn compile(
     let policy = Policy {
         auth: auth?,
         require: require?,
-        cors: transpose(cors)?,
+        cors: transpose(cors)?.map(Box::new),
         concurrency: transpose(concurrency)?,
         limits,
-        fault: transpose(fault)?,
+        fault: transpose(fault)?.map(Box::new),
         mirrors: transpose(mirrors)?.unwrap_or_default(),
-        body: transpose(body)?,
-        answers: transpose(answers)?,
+        body: transpose(body)?.map(Box::new),
+        answers: transpose(answers)?.map(Box::new),
         max_body: transpose(max_body)?,
         action,
         rewrite: transpose(rewrite)?.unwrap_or_default(),
@@ -202,10 +202,10 @@ fn refuse_idle(raw: &raw::Route, diagnostics: &mut Diagnostics) {
     if forwards || !does_something_else {
         return;
     }
-    let of_answers = |of: fn(&raw::Validate) -> Option<Range<usize>>| raw.validate.as_ref().and_then(of);
+    let of_answers = |of: fn(&raw::Validate) -> Option<Range<usize>>| raw.validate.as_deref().and_then(of);
     let spans = [
-        ("rewrite", raw.rewrite.as_ref().map(Spanned::span)),
-        ("retry", raw.retry.as_ref().map(Spanned::span)),
+        ("rewrite", raw.rewrite.as_deref().map(Spanned::span)),
+        ("retry", raw.retry.as_deref().map(Spanned::span)),
         ("max_body", raw.max_body.as_ref().map(Spanned::span)),
         (
             "response_body",
@@ -410,9 +410,9 @@ fn action(
     let spans: Vec<Range<usize>> = [
         raw.upstream.as_ref().map(Spanned::span),
         raw.split.as_ref().map(Spanned::span),
-        raw.aggregate.as_ref().map(Spanned::span),
-        raw.redirect.as_ref().map(Spanned::span),
-        raw.respond.as_ref().map(Spanned::span),
+        raw.aggregate.as_deref().map(Spanned::span),
+        raw.redirect.as_deref().map(Spanned::span),
+        raw.respond.as_deref().map(Spanned::span),
     ]
     .into_iter()
     .flatten()

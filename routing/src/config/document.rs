@@ -65,7 +65,7 @@ impl<'s> Document<'s> {
     /// Takes the table `[name]`.
     pub fn section(&mut self, name: &'static str, diagnostics: &mut Diagnostics) -> Option<Section<'s>> {
         let value = self.take(name)?;
-        Section::of(value, &format!("[{name}]"), diagnostics)
+        Section::of(value, || format!("[{name}]"), diagnostics)
     }
 
     /// Takes the tables `[name.*]` with their names, in the order of the file.
@@ -83,7 +83,7 @@ impl<'s> Document<'s> {
         let mut sections = Vec::new();
         for (key, value) in entries {
             let key = Spanned::new(key.span(), key.into_inner().into_owned());
-            if let Some(section) = Section::of(value, &format!("[{name}.{}]", key.get_ref()), diagnostics) {
+            if let Some(section) = Section::of(value, || format!("[{name}.{}]", key.get_ref()), diagnostics) {
                 sections.push((key, section));
             }
         }
@@ -102,7 +102,7 @@ impl<'s> Document<'s> {
         };
         array
             .into_iter()
-            .filter_map(|value| Section::of(value, &format!("[[{name}]]"), diagnostics))
+            .filter_map(|value| Section::of(value, || format!("[[{name}]]"), diagnostics))
             .collect()
     }
 
@@ -122,13 +122,13 @@ impl<'s> Document<'s> {
 }
 
 impl<'s> Section<'s> {
-    fn of(value: Spanned<DeValue<'s>>, what: &str, diagnostics: &mut Diagnostics) -> Option<Self> {
+    fn of(value: Spanned<DeValue<'s>>, what: impl FnOnce() -> String, diagnostics: &mut Diagnostics) -> Option<Self> {
         if value.get_ref().is_table() {
             return Some(Self { value });
         }
         diagnostics.error(
             value.span(),
-            format!("expected the table {what}, found {}", kind(value.get_ref())),
+            format!("expected the table {}, found {}", what(), kind(value.get_ref())),
         );
         None
     }
