@@ -34,9 +34,9 @@ fn all(stages: &Stages) -> Result<()> {
         (built, looked_at)
     });
     looked_at?;
-    let (component, plain) = built?;
+    let (component, _) = built?;
     stages.run("dependencies", dependencies)?;
-    stages.run("tests", || test::every_test(&component, &plain))
+    stages.run("tests", || test::every_test(&component))
 }
 
 /// How long each stage took.

@@ -31,7 +31,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     if arguments.hosts {
         hosts::wasmtime_serves(&plain)?;
     }
-    let needs = Needs::ready(&component, &plain)?;
+    let needs = Needs::ready(&component)?;
     run_every(&needs)?;
     if arguments.released {
         let released = Released::build(&component)?;
@@ -50,8 +50,8 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
 }
 
 /// Runs every test of the workspace; the component is built for WASI alone, so the packages are tested without it.
-pub(crate) fn every_test(component: &Path, plain: &Path) -> Result<()> {
-    run_every(&Needs::ready(component, plain)?)
+pub(crate) fn every_test(component: &Path) -> Result<()> {
+    run_every(&Needs::ready(component)?)
 }
 
 fn run_every(needs: &Needs<'_>) -> Result<()> {
@@ -69,19 +69,17 @@ fn run_every(needs: &Needs<'_>) -> Result<()> {
 /// What the suites need besides the programs.
 struct Needs<'a> {
     component: &'a Path,
-    plain: &'a Path,
     issuers: PathBuf,
     databases: PathBuf,
 }
 
 impl<'a> Needs<'a> {
     /// Sets it up, before anything is built: this is quicker to fail.
-    fn ready(component: &'a Path, plain: &'a Path) -> Result<Self> {
+    fn ready(component: &'a Path) -> Result<Self> {
         let (issuers, databases) = (issuers::ready()?, databases::ready()?);
         network::ready()?;
         Ok(Self {
             component,
-            plain,
             issuers,
             databases,
         })
@@ -91,7 +89,6 @@ impl<'a> Needs<'a> {
     fn test(&self) -> Command {
         let mut cargo = native("test");
         cargo.env("HEDDLE_COMPONENT", self.component);
-        cargo.env("HEDDLE_COMPONENT_PLAIN", self.plain);
         cargo.env("HEDDLE_ISSUERS", &self.issuers);
         cargo.env("HEDDLE_DATABASES", &self.databases);
         cargo

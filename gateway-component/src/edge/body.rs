@@ -24,6 +24,8 @@ type Consumed = FutureWriter<Result<(), ErrorCode>>;
 
 /// A body that comes in.
 pub(super) struct Incoming {
+    /// What was read of it to see whether there is one.
+    first: Vec<u8>,
     stream: StreamReader<u8>,
     end: End,
     consumed: Consumed,
@@ -34,20 +36,55 @@ impl Incoming {
     pub(super) fn of_request(request: Request) -> Self {
         let (consumed, result) = wit_future::new(|| Ok(()));
         let (stream, end) = Request::consume_body(request, result);
-        Self { stream, end, consumed }
+        Self {
+            first: Vec::new(),
+            stream,
+            end,
+            consumed,
+        }
     }
 
     /// The body of a response.
     pub(super) fn of_response(response: Response) -> Self {
         let (consumed, result) = wit_future::new(|| Ok(()));
         let (stream, end) = Response::consume_body(response, result);
-        Self { stream, end, consumed }
+        Self {
+            first: Vec::new(),
+            stream,
+            end,
+            consumed,
+        }
+    }
+
+    /// Waits for its first bytes. None where it is empty; one that broke before them is there, and broken.
+    pub(super) async fn begun(mut self) -> Option<Self> {
+        loop {
+            let (result, first) = self.stream.read(Vec::with_capacity(CHUNK)).await;
+            match (first.is_empty(), result) {
+                (true, StreamResult::Complete(_)) => {}
+                (false, StreamResult::Complete(_)) => return Some(Self { first, ..self }),
+                // A stream that has ended is not to be read again.
+                (false, _) => {
+                    let stream = wit_stream::new().1;
+                    return Some(Self { first, stream, ..self });
+                }
+                (true, _) => {
+                    self.end.await.err()?;
+                    let stream = wit_stream::new().1;
+                    let end = wit_future::new(|| Err(ErrorCode::HttpProtocolError)).1;
+                    return Some(Self { stream, end, ..self });
+                }
+            }
+        }
     }
 
     /// Reads all of it, up to `limit` bytes.
     pub(super) async fn read(mut self, limit: u64) -> BodyRead {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut whole = Vec::new();
+        let mut whole = self.first;
+        if whole.len() > limit {
+            return BodyRead::TooLarge;
+        }
         loop {
             let (result, chunk) = self.stream.read(Vec::with_capacity(CHUNK)).await;
             if chunk.len() > limit.saturating_sub(whole.len()) {
@@ -113,6 +150,7 @@ impl Incoming {
     /// The body as another message takes it, each piece of it shown to `may_pass` first, which can break it off.
     fn pass_through(self, mut may_pass: impl FnMut(Piece<'_>) -> bool + 'static) -> (StreamReader<u8>, End, Passing) {
         let Self {
+            first,
             stream: mut incoming,
             end: incoming_end,
             consumed,
@@ -120,8 +158,12 @@ impl Incoming {
         let (mut writer, stream) = wit_stream::new();
         let (end, ended) = wit_future::new(|| Err(ErrorCode::HttpProtocolError));
         spawn(async move {
+            let mut next = (!first.is_empty()).then_some((StreamResult::Complete(first.len()), first));
             loop {
-                let (result, chunk) = incoming.read(Vec::with_capacity(CHUNK)).await;
+                let (result, chunk) = match next.take() {
+                    Some(first) => first,
+                    None => incoming.read(Vec::with_capacity(CHUNK)).await,
+                };
                 if !may_pass(Piece::Data(&chunk)) {
                     let _ = end.write(Err(ErrorCode::HttpRequestBodySize(None))).await;
                     return;
@@ -146,7 +188,11 @@ impl Incoming {
 
     /// The body as another message takes it, and the promise to keep when that message was sent.
     pub(super) fn pass(self) -> (StreamReader<u8>, End, Passing) {
-        (self.stream, self.end, Passing(self.consumed))
+        if self.first.is_empty() {
+            (self.stream, self.end, Passing(self.consumed))
+        } else {
+            self.pass_through(|_| true)
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::clock;
 /// Answers one request.
 pub(crate) async fn answer(request: Request) -> Response {
     match Edge::current().await {
-        Ok(edge) => Driver::new(&edge, Inbound::new(request)).run().await,
+        Ok(edge) => Driver::new(&edge, Inbound::new(request).await).run().await,
         Err(_) => message::misconfigured(),
     }
 }

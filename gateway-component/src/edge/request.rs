@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use gateway::exchange::{Arrival, Attempt, AttemptBody, BodyRead, Entropy, Inherit};
 use gateway::{apply, strip_hop_by_hop};
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use routing::{Now, RequestHead, Scheme};
 use spin_sdk::http::Request;
@@ -57,7 +57,7 @@ pub(super) enum Sent {
 
 impl Inbound {
     /// Takes a request over from the host.
-    pub(super) fn new(request: Request) -> Self {
+    pub(super) async fn new(request: Request) -> Self {
         let (mut head, mut body) = request.into_parts();
         let peer = client(&head.headers);
         let own: Vec<HeaderName> = head
@@ -80,19 +80,23 @@ impl Inbound {
                 .to_owned(),
         };
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let has_body = has_body(&head.method, &head.headers);
+        let announced = announced(&head.method, &head.headers);
         // The body of a request without one is not asked for: that alone would be an event from the host.
         let body = body
             .take_unstarted()
-            .filter(|_| has_body)
-            .map_or(Body::Gone, |request| Body::Unread(Incoming::of_request(request)));
+            .filter(|_| announced != Some(false))
+            .map(Incoming::of_request);
+        let body = match body {
+            Some(body) if announced.is_none() => body.begun().await,
+            body => body,
+        };
         Self {
             head,
             authority,
             target,
             peer,
-            has_body,
-            body,
+            has_body: body.is_some(),
+            body: body.map_or(Body::Gone, Body::Unread),
         }
     }
 
@@ -190,16 +194,13 @@ fn client(fields: &HeaderMap) -> Option<IpAddr> {
         .ok()
 }
 
-/// A host says nothing about a body that it streams but its length, where it knows that.
-fn has_body(method: &Method, fields: &HeaderMap) -> bool {
-    match fields.get(CONTENT_LENGTH) {
-        Some(length) => length.as_bytes() != b"0",
-        None => {
-            fields.contains_key(TRANSFER_ENCODING)
-                || !matches!(
-                    *method,
-                    Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::DELETE | Method::CONNECT
-                )
-        }
+/// Whether there is a body, as far as a request's head says so. A host says nothing about one that it streams but its length, where it
+/// knows that; without a length, some methods usually have one and some may.
+fn announced(method: &Method, fields: &HeaderMap) -> Option<bool> {
+    match (fields.get(CONTENT_LENGTH), method) {
+        (Some(length), _) => Some(length.as_bytes() != b"0"),
+        (None, &(Method::GET | Method::HEAD | Method::TRACE | Method::CONNECT)) => Some(false),
+        (None, &(Method::DELETE | Method::OPTIONS)) => None,
+        (None, _) => Some(true),
     }
 }

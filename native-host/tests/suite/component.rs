@@ -1,4 +1,4 @@
-//! The real component, where it was built: `HEDDLE_COMPONENT` names it, as `cargo xtask test` does.
+//! The real component.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ fn without_policy(component: &Path, folder: &Path) -> PathBuf {
 
 #[test]
 fn the_component_decides_and_the_host_carries() {
-    let Some(component) = built() else { return };
+    let component = built();
     let upstream = Upstream::answering(|request| ok(request.line.as_str()));
     let gateway = gateway_with(&everything_to(upstream.address), EngineKind::Wasm, |options| {
         options.component = Some(component)
@@ -40,7 +40,7 @@ fn the_component_decides_and_the_host_carries() {
 
 #[test]
 fn at_the_edge_the_component_answers_whole_requests() {
-    let Some(component) = built() else { return };
+    let component = built();
     let upstream = Upstream::answering(|request| {
         let has_body = request.line.starts_with("POST");
         assert_eq!(request.body(), if has_body { &b"sent"[..] } else { b"" });
@@ -75,7 +75,7 @@ fn at_the_edge_the_component_answers_whole_requests() {
 
 #[test]
 fn a_component_without_the_policy_export_answers_whole_requests() {
-    let Some(component) = built() else { return };
+    let component = built();
     let folder = tempfile::tempdir().unwrap();
     let handler = without_policy(&component, folder.path());
     let upstream = Upstream::answering(|request| ok(request.line.as_str()));
@@ -83,4 +83,17 @@ fn a_component_without_the_policy_export_answers_whole_requests() {
         options.component = Some(handler)
     });
     assert_eq!(gateway.get("/a?b=c").text(), "GET /a?b=c HTTP/1.1");
+}
+
+#[test]
+fn at_the_edge_a_body_that_could_not_be_sent_on_is_refused() {
+    let upstream = Upstream::answering(|_| ok("asked"));
+    let gateway = gateway_with(&everything_to(upstream.address), EngineKind::Edge, |options| {
+        options.component = Some(built())
+    });
+    let chunked = gateway.ask("GET / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsent\r\n0\r\n\r\n");
+    assert_eq!(chunked.status, 400);
+    let told = chunked.text();
+    assert!(told.contains("needs a content-length"), "{told}");
+    assert_eq!(upstream.made(), 0);
 }

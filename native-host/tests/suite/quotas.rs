@@ -2,6 +2,7 @@
 
 use native_host::EngineKind;
 
+use crate::support::guest::built;
 use crate::support::{Gateway, gateway_with};
 
 const CONFIG: &str = r#"
@@ -30,12 +31,9 @@ fn a_limit_is_exact_over_all_cores() {
 
 #[test]
 fn a_limit_is_exact_over_all_guests() {
-    let Some(component) = std::env::var_os("HEDDLE_COMPONENT") else {
-        return;
-    };
     let gateway = gateway_with(CONFIG, EngineKind::Wasm, |options| {
         options.workers = Some(3);
-        options.component = Some(component.into());
+        options.component = Some(built());
     });
     assert_eq!(admitted(&gateway), 100);
 }

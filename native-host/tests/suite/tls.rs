@@ -15,6 +15,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
 
 use crate::support::authority::{Authority, TlsStream, connect};
+use crate::support::guest::built;
 use crate::support::{Client, Gateway, Upstream, eventually, everything_to, gateway_in, ok};
 
 const BOTH: &[&rustls::SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -312,19 +313,13 @@ fn the_drain_does_not_wait_for_handshakes_but_for_requests() {
 }
 
 #[test]
-fn the_wasi_http_handler_and_the_policy_component_are_served_over_tls_alike() {
-    let Some(component) = std::env::var_os("HEDDLE_COMPONENT") else {
-        eprintln!("leaving out the component: run cargo xtask test");
-        return;
-    };
+fn the_component_is_served_over_tls() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     authority.issue(folder.path(), "a", &["a.test"]);
     let upstream = Upstream::answering(|request| ok(request.header("x-forwarded-proto").unwrap()));
     let config = ONE.to_owned() + &everything_to(upstream.address);
-    let gateway = gateway_in(folder, &config, EngineKind::Wasm, |options| {
-        options.component = Some(component.into())
-    });
+    let gateway = gateway_in(folder, &config, EngineKind::Wasm, |options| options.component = Some(built()));
     let client = authority.client(BOTH, &[]);
     let mut stream = connect(&client, gateway.address(), "a.test").unwrap();
     assert!(get(&mut stream).ends_with("https"));

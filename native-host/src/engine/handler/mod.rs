@@ -181,13 +181,13 @@ impl Front for Handler {
     }
 
     async fn answer(&self, inbound: &Inbound, _record: &mut Record) -> Result<Reply, Refusal> {
-        let request = incoming(inbound).ok_or_else(|| Refusal::malformed("the request's target is malformed"))?;
+        let request = incoming(inbound).map_err(Refusal::malformed)?;
         self.ask(request).await.map(|response| Reply::Component(Box::new(response)))
     }
 }
 
 /// The request as `wasi:http` has it: with scheme and authority in its URI, and no field about this connection.
-fn incoming(inbound: &Inbound) -> Option<Request<WasiBody>> {
+fn incoming(inbound: &Inbound) -> Result<Request<WasiBody>, &'static str> {
     let head = &inbound.head;
     let body = inbound
         .body
@@ -195,7 +195,7 @@ fn incoming(inbound: &Inbound) -> Option<Request<WasiBody>> {
         .map_err(|error| Error::InternalError(Some(error.to_string())))
         .boxed_unsync();
     let mut request = Request::new(body);
-    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
+    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).map_err(|_| "the request's method is malformed")?;
     let uri = Uri::builder()
         .scheme(match inbound.scheme {
             Scheme::Http => "http",
@@ -205,18 +205,28 @@ fn incoming(inbound: &Inbound) -> Option<Request<WasiBody>> {
         .path_and_query(head.target())
         .build();
     // A client without a host (HTTP/1.0) asks for a path alone.
-    *request.uri_mut() = uri.or_else(|_| head.target().parse()).ok()?;
+    *request.uri_mut() = uri
+        .or_else(|_| head.target().parse())
+        .map_err(|_| "the request's target is malformed")?;
     *request.headers_mut() = head.to_map();
     gateway::strip_hop_by_hop(request.headers_mut());
-    // All that a guest can know of a body before it reads it is its length, and these methods usually have one (RFC 9110 §8.6).
-    if !inbound.body.expected() && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
-        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+    // All that a guest can know of a body before it reads it is its length, and but for these two, a method may have one (RFC 9110 §9.3).
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let has_length = request.headers().contains_key(CONTENT_LENGTH);
+    match inbound.body.expected() {
+        true if is_read && !has_length => {
+            return Err("at the edge, the body of a GET or HEAD needs a content-length");
+        }
+        false if !is_read => {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        _ => {}
     }
     // Where Spin says who the client is; a client that says so itself is not believed.
     if let Ok(address) = HeaderValue::try_from(inbound.client.to_string()) {
         request.headers_mut().insert("spin-client-addr", address);
     }
-    Some(request)
+    Ok(request)
 }
 
 /// Makes instances of the component.

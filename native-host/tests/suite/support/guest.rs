@@ -7,13 +7,16 @@ use gateway::exchange::{KeyId, Respond, Step, Verify, VerifyKey, wire};
 use http::HeaderMap;
 use wit_component::{ComponentEncoder, StringEncoding};
 
-/// The real component, where it was built.
-pub(crate) fn built() -> Option<PathBuf> {
-    let component = std::env::var_os("HEDDLE_COMPONENT").map(PathBuf::from);
-    if component.is_none() {
-        eprintln!("not tried: `cargo xtask test` builds the component and names it in HEDDLE_COMPONENT");
-    }
-    component
+/// The component that `cargo xtask component` built.
+pub(crate) fn built() -> PathBuf {
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/gateway.wasm");
+    let path = std::env::var_os("HEDDLE_COMPONENT").map_or_else(here, PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is missing: build it with `cargo xtask component`",
+        path.display()
+    );
+    path
 }
 
 /// Writes the component of `guest.wat` to a file in `folder`.
