@@ -35,19 +35,16 @@ impl Incoming {
     /// The body of a request.
     pub(super) fn of_request(request: Request) -> Self {
         let (consumed, result) = wit_future::new(|| Ok(()));
-        let (stream, end) = Request::consume_body(request, result);
-        Self {
-            first: Vec::new(),
-            stream,
-            end,
-            consumed,
-        }
+        Self::of(Request::consume_body(request, result), consumed)
     }
 
     /// The body of a response.
     pub(super) fn of_response(response: Response) -> Self {
         let (consumed, result) = wit_future::new(|| Ok(()));
-        let (stream, end) = Response::consume_body(response, result);
+        Self::of(Response::consume_body(response, result), consumed)
+    }
+
+    fn of((stream, end): (StreamReader<u8>, End), consumed: Consumed) -> Self {
         Self {
             first: Vec::new(),
             stream,
