@@ -297,7 +297,7 @@ impl Starter<'_> {
                 }
                 Prepared::Handler(template) => {
                     let drain = worker.drain.clone();
-                    worker.run(|| Ok(Rc::new(Handler::new(template, metrics, guests, drain))), ready)
+                    worker.run(|| Ok(Rc::new(Handler::new(template, &limits, metrics, guests, drain))), ready)
                 }
             })
             .context("cannot start a thread")

@@ -22,6 +22,9 @@ pub(super) type Open = FutureWriter<Result<Option<Trailers>, ErrorCode>>;
 /// How a body's reader says that it is done with it.
 type Consumed = FutureWriter<Result<(), ErrorCode>>;
 
+/// A body broke.
+pub(super) struct Broken;
+
 /// A body that comes in.
 pub(super) struct Incoming {
     /// What was read of it to see whether there is one.
@@ -53,24 +56,19 @@ impl Incoming {
         }
     }
 
-    /// Waits for its first bytes. None where it is empty; one that broke before them is there, and broken.
-    pub(super) async fn begun(mut self) -> Option<Self> {
+    /// Waits for its first bytes. None where it is empty.
+    pub(super) async fn begun(mut self) -> Result<Option<Self>, Broken> {
         loop {
             let (result, first) = self.stream.read(Vec::with_capacity(CHUNK)).await;
             match (first.is_empty(), result) {
                 (true, StreamResult::Complete(_)) => {}
-                (false, StreamResult::Complete(_)) => return Some(Self { first, ..self }),
+                (false, StreamResult::Complete(_)) => return Ok(Some(Self { first, ..self })),
                 // A stream that has ended is not to be read again.
                 (false, _) => {
                     let stream = wit_stream::new().1;
-                    return Some(Self { first, stream, ..self });
+                    return Ok(Some(Self { first, stream, ..self }));
                 }
-                (true, _) => {
-                    self.end.await.err()?;
-                    let stream = wit_stream::new().1;
-                    let end = wit_future::new(|| Err(ErrorCode::HttpProtocolError)).1;
-                    return Some(Self { stream, end, ..self });
-                }
+                (true, _) => return self.end.await.map(|_| None).map_err(|_| Broken),
             }
         }
     }

@@ -101,6 +101,11 @@ pub(super) fn misconfigured() -> Response {
     ))
 }
 
+/// The answer to a request that nothing can be decided about.
+pub(super) fn malformed(why: &str) -> Response {
+    respond(refuse(Reason::MalformedRequest, why, &clock::entropy()))
+}
+
 /// The answer to what cannot happen: refused, and told in the log.
 pub(super) fn impossible(what: &str) -> Response {
     eprintln!("gateway: {what}");

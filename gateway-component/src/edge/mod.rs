@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use gateway::Exchange;
-use gateway::exchange::{Answer, Attempt, AttemptId, Event, RouteId, Step, failed};
+use gateway::exchange::{Answer, Attempt, AttemptId, BodyRead, Event, RouteId, Step, failed};
 use routing::Moment;
 use routing::policy::Entered;
 use spin_sdk::http::Request;
@@ -30,11 +30,18 @@ use self::request::Inbound;
 use self::upstream::Tried;
 use crate::clock;
 
+/// How long a body may take that is waited for before anything is sent, as in native-host.
+const BODY: Duration = Duration::from_secs(30);
+
 /// Answers one request.
 pub(crate) async fn answer(request: Request) -> Response {
-    match Edge::current().await {
-        Ok(edge) => Driver::new(&edge, Inbound::new(request).await).run().await,
-        Err(_) => message::misconfigured(),
+    let Ok(edge) = Edge::current().await else {
+        return message::misconfigured();
+    };
+    match within(BODY, Inbound::new(request)).await {
+        Some(Ok(inbound)) => Driver::new(&edge, inbound).run().await,
+        Some(Err(body::Broken)) => message::malformed("the body broke off before it began"),
+        None => message::malformed("the body did not begin in time"),
     }
 }
 
@@ -45,7 +52,7 @@ enum Told {
     /// An attempt ended before its answer's body.
     Attempt(Box<Attempt>, Outcome),
     /// The body of an attempt's answer was read.
-    Body(AttemptId, gateway::exchange::BodyRead),
+    Body(AttemptId, BodyRead),
 }
 
 /// Drives one exchange.
@@ -89,7 +96,10 @@ impl<'a> Driver<'a> {
     async fn drive(mut self, mut exchange: Exchange, mut step: Step) -> Response {
         loop {
             let event = match step {
-                Step::Read { limit } => Event::Body(self.inbound.read(limit).await),
+                Step::Read { limit } => {
+                    let read = within(BODY, self.inbound.read(limit)).await;
+                    Event::Body(read.unwrap_or(BodyRead::Broken))
+                }
                 Step::Verify(verify) => Event::Verified(self.edge.gateway.verify(&verify)),
                 Step::Fetch(fetch) => Event::Keys(self.edge.keys.keys(&fetch).await),
                 Step::Enter { key, limit } => {

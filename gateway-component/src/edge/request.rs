@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use routing::{Now, RequestHead, Scheme};
 use spin_sdk::http::Request;
 
-use super::body::Incoming;
+use super::body::{Broken, Incoming};
 
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -56,8 +56,8 @@ pub(super) enum Sent {
 }
 
 impl Inbound {
-    /// Takes a request over from the host.
-    pub(super) async fn new(request: Request) -> Self {
+    /// Takes a request over from the host, which can wait for its body to begin.
+    pub(super) async fn new(request: Request) -> Result<Self, Broken> {
         let (mut head, mut body) = request.into_parts();
         let peer = client(&head.headers);
         let own: Vec<HeaderName> = head
@@ -87,17 +87,17 @@ impl Inbound {
             .filter(|_| announced != Some(false))
             .map(Incoming::of_request);
         let body = match body {
-            Some(body) if announced.is_none() => body.begun().await,
+            Some(body) if announced.is_none() => body.begun().await?,
             body => body,
         };
-        Self {
+        Ok(Self {
             head,
             authority,
             target,
             peer,
             has_body: body.is_some(),
             body: body.map_or(Body::Gone, Body::Unread),
-        }
+        })
     }
 
     /// The event that starts its exchange.

@@ -23,6 +23,7 @@ struct Component {
     opened: Opened,
     limits: GuestLimits,
     config: PathBuf,
+    is_edge: bool,
 }
 
 /// Makes deciders for one config, on any core.
@@ -70,6 +71,7 @@ impl Source {
                 opened,
                 limits: options.guest.clone(),
                 config: options.config.clone(),
+                is_edge: options.engine == EngineKind::Edge,
             }),
         })
     }
@@ -107,6 +109,7 @@ impl Source {
             opened,
             limits,
             config,
+            is_edge,
         }) = &self.component
         else {
             return Ok(Prepared::Native);
@@ -115,7 +118,7 @@ impl Source {
         Ok(match opened {
             Opened::Policy(module) => Prepared::Policy(Arc::new(Blueprint::new(machine, module, limits, setup)?)),
             Opened::Handler(component) => {
-                let template = Template::new(machine, component, limits, setup.variables, config)?;
+                let template = Template::new(machine, component, limits, setup.variables, config, *is_edge)?;
                 Prepared::Handler(Arc::new(template))
             }
         })

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use gateway::exchange::Entropy;
+use gateway::exchange::{BodyRead, Entropy};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
-use routing::Scheme;
+use routing::{Fields, Scheme};
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Store, StoreContextMut, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -39,7 +39,7 @@ use crate::drain;
 use crate::inbound::Inbound;
 use crate::listener::Front;
 use crate::metrics::{self, Guests};
-use crate::options::GuestLimits;
+use crate::options::{GuestLimits, Limits};
 use crate::refusal::Refusal;
 use crate::reload::Next;
 use crate::reply::Reply;
@@ -63,6 +63,9 @@ pub(crate) struct Handler {
     /// Replaced with the config: a component that reads it does so once an instance.
     proxy: RefCell<Rc<ProxyHandler<Guest>>>,
     room: tokio::sync::Semaphore,
+    /// Whether the component is the gateway, which sends requests on.
+    is_edge: bool,
+    body_timeout: Duration,
     metrics: Arc<metrics::Core>,
     guests: Arc<Guests>,
     random: RefCell<Random>,
@@ -75,6 +78,8 @@ pub(crate) struct Template {
     limits: GuestLimits,
     /// The config's folder and its file in it.
     config: (PathBuf, String),
+    /// Whether the component is the gateway.
+    is_edge: bool,
 }
 
 impl fmt::Debug for Template {
@@ -97,6 +102,7 @@ impl Template {
         limits: GuestLimits,
         variables: Vec<(String, String)>,
         config: &Path,
+        is_edge: bool,
     ) -> anyhow::Result<Self> {
         let mut linker: Linker<Host> = Linker::new(machine.engine());
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -113,6 +119,7 @@ impl Template {
             service,
             limits,
             config: (folder.to_owned(), file),
+            is_edge,
         })
     }
 }
@@ -132,14 +139,38 @@ impl Template {
 }
 
 impl Handler {
-    pub(crate) fn new(template: Arc<Template>, metrics: Arc<metrics::Core>, guests: Arc<Guests>, drain: drain::Watch) -> Self {
+    pub(crate) fn new(
+        template: Arc<Template>,
+        limits: &Limits,
+        metrics: Arc<metrics::Core>,
+        guests: Arc<Guests>,
+        drain: drain::Watch,
+    ) -> Self {
         Self {
+            is_edge: template.is_edge,
+            body_timeout: limits.body_timeout,
             proxy: RefCell::new(instances(template, drain.clone())),
             drain,
             room: tokio::sync::Semaphore::new(CONCURRENT),
             metrics,
             guests,
             random: RefCell::new(Random::seeded()),
+        }
+    }
+
+    /// Refuses a body that the gateway in the component could not know of: all that it is told of one is its length, and it takes these
+    /// methods for ones without a body (RFC 9110 §9.3). One that turns out to be empty is none.
+    async fn foresee(&self, inbound: &Inbound) -> Result<(), Refusal> {
+        let head: &dyn Fields = &inbound.head;
+        let is_read = matches!(inbound.head.method(), "GET" | "HEAD");
+        if !self.is_edge || !is_read || !inbound.body.expected() || head.first("content-length").is_some() {
+            return Ok(());
+        }
+        match tokio::time::timeout(self.body_timeout, inbound.body.read(0)).await {
+            Ok(BodyRead::Whole(_)) => Ok(()),
+            _ => Err(Refusal::malformed(
+                "at the edge, the body of a GET or HEAD needs a content-length",
+            )),
         }
     }
 
@@ -181,6 +212,7 @@ impl Front for Handler {
     }
 
     async fn answer(&self, inbound: &Inbound, _record: &mut Record) -> Result<Reply, Refusal> {
+        self.foresee(inbound).await?;
         let request = incoming(inbound).map_err(Refusal::malformed)?;
         self.ask(request).await.map(|response| Reply::Component(Box::new(response)))
     }
@@ -210,17 +242,9 @@ fn incoming(inbound: &Inbound) -> Result<Request<WasiBody>, &'static str> {
         .map_err(|_| "the request's target is malformed")?;
     *request.headers_mut() = head.to_map();
     gateway::strip_hop_by_hop(request.headers_mut());
-    // All that a guest can know of a body before it reads it is its length, and but for these two, a method may have one (RFC 9110 §9.3).
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let has_length = request.headers().contains_key(CONTENT_LENGTH);
-    match inbound.body.expected() {
-        true if is_read && !has_length => {
-            return Err("at the edge, the body of a GET or HEAD needs a content-length");
-        }
-        false if !is_read => {
-            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
-        }
-        _ => {}
+    // All that a guest can know of a body before it reads it is its length.
+    if !inbound.body.expected() && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
     }
     // Where Spin says who the client is; a client that says so itself is not believed.
     if let Ok(address) = HeaderValue::try_from(inbound.client.to_string()) {
