@@ -10,6 +10,7 @@ mod policy;
 mod raw;
 mod route;
 mod settings;
+mod validate;
 
 use http::{HeaderMap, HeaderName};
 use routing::matching::View;

@@ -8,6 +8,7 @@ mod load;
 mod options;
 mod outside;
 mod pool;
+mod send;
 mod service;
 mod upstream;
 

@@ -21,9 +21,9 @@ use routing::policy::{Breaker, Connected as Counted, Refused};
 use tokio::time::timeout;
 
 use super::body::Body;
-use super::call::{Lost, fit_for_http2, spare};
 use super::error::{Broken, Failure};
 use super::load::{Entered, Load};
+use super::send::{Lost, fit_for_http2, spare};
 use super::service_of;
 use crate::BoxError;
 use crate::caller::X_HEDDLE_CALLER;
