@@ -50,23 +50,24 @@ fn document(results: &[Kept]) -> String {
          of eleven the third from either end). Processor time is user and system time of all of a contestant's processes.\n\
          A goal is met or missed where both bounds say so, and else within the noise.\n",
     );
-    let mut described: Option<&Machine> = None;
-    for kept in results {
-        let Kept { machine, report, .. } = kept;
-        if described.is_none_or(|last| !same_place(last, machine)) {
-            let _ = write!(text, "\n{}", place(machine));
-            described = Some(machine);
+    for here in results.chunk_by(|one, other| same_place(&one.machine, &other.machine)) {
+        let _ = write!(text, "\n{}", place(here));
+        for Kept {
+            machine,
+            report,
+            rounds,
+            seconds,
+        } in here
+        {
+            let _ = write!(
+                text,
+                "\n## {}\n\nCommit {}, `cargo xtask bench {}`, {rounds} rounds of {seconds} s.\n\n{}",
+                report.name,
+                machine.commit,
+                report.name,
+                report.text()
+            );
         }
-        let _ = write!(
-            text,
-            "\n## {}\n\nCommit {}, `cargo xtask bench {}`, {} rounds of {} s.\n\n{}",
-            report.name,
-            machine.commit,
-            report.name,
-            kept.rounds,
-            kept.seconds,
-            report.text()
-        );
     }
     text
 }
@@ -80,12 +81,18 @@ fn same_place(one: &Machine, other: &Machine) -> bool {
     place(one) == place(other)
 }
 
-fn place(machine: &Machine) -> String {
-    let versions: Vec<String> = machine
-        .versions
-        .iter()
-        .map(|(name, version)| format!("{name} {version}"))
-        .collect();
+/// Where these were measured, and with what: one of them may have been compared with something that the others were not.
+fn place(results: &[Kept]) -> String {
+    let mut versions: Vec<String> = Vec::new();
+    for (name, version) in results.iter().flat_map(|kept| &kept.machine.versions) {
+        let version = format!("{name} {version}");
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    let Some(Kept { machine, .. }) = results.first() else {
+        return String::new();
+    };
     format!(
         "Machine: {}, {} cores, {} GiB, Linux {}. Compared with: {}.\n",
         machine.processor,
@@ -118,9 +125,11 @@ mod tests {
 
     #[test]
     fn a_document_says_machine_versions_commit_and_command() {
-        let text = document(&[kept("proxy"), kept("edge")]);
+        let mut edge = kept("edge");
+        edge.machine.versions.push(("wasmtime".to_owned(), "48.0".to_owned()));
+        let text = document(&[kept("proxy"), edge]);
         assert_eq!(text.matches("a processor, 2 cores").count(), 1);
-        assert!(text.contains("nginx 1.22"));
+        assert!(text.contains("Compared with: nginx 1.22, wasmtime 48.0.\n"), "{text}");
         assert!(text.contains("## proxy\n\nCommit abc, `cargo xtask bench proxy`, 5 rounds of 3 s."));
         assert!(text.contains("## edge"));
     }
