@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gateway::exchange::BodyRead;
@@ -243,9 +244,10 @@ impl RequestBody {
         matches!(self, Self::Some(_))
     }
 
-    /// Reads all of it, if it is no longer than `limit`, and keeps it.
-    pub(crate) async fn read(&self, limit: u64) -> BodyRead {
-        let read = read_whole(self.reader(None), limit).await;
+    /// Reads all of it, if it is no longer than `limit` and comes within that time, and keeps it.
+    pub(crate) async fn read(&self, limit: u64, within: Duration) -> BodyRead {
+        let reading = tokio::time::timeout(within, read_whole(self.reader(None), limit));
+        let read = reading.await.unwrap_or(BodyRead::Broken);
         if let (Self::Some(shared), BodyRead::Whole(bytes)) = (self, &read) {
             *shared.lock() = Source::Whole(bytes.clone());
         }

@@ -109,9 +109,7 @@ impl<'a, E: Engine> Driver<'a, E> {
 
     /// Reads the request's body for a policy.
     async fn read(&self, limit: u64) -> BodyRead {
-        tokio::time::timeout(self.core.limits().body_timeout, self.inbound.body.read(limit))
-            .await
-            .unwrap_or(BodyRead::Broken)
+        self.inbound.body.read(limit, self.core.limits().body_timeout).await
     }
 
     /// Makes attempts, beside those under way, and waits as [`next`](Self::next) does.

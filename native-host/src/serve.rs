@@ -26,7 +26,7 @@ use crate::limit::Quotas;
 use crate::listener::{self, tls};
 use crate::memory;
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::{EngineKind, Options};
 use crate::reload::{Files, Next, Reloader};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::upstream::{Shared, Upstreams, join};
@@ -255,6 +255,7 @@ impl Starter<'_> {
         limits.handshakes = limits.handshakes.div_ceil(count);
         let metrics = self.metrics.core(index);
         let http1 = self.options.http1;
+        let is_edge = self.options.engine == EngineKind::Edge;
         let guests = Arc::clone(&self.metrics.guests);
         let (gateway, shared, clock) = (Arc::clone(self.snapshot.gateway()), Arc::clone(self.shared), self.clock);
         let worker = Worker {
@@ -297,7 +298,10 @@ impl Starter<'_> {
                 }
                 Prepared::Handler(template) => {
                     let drain = worker.drain.clone();
-                    worker.run(|| Ok(Rc::new(Handler::new(template, &limits, metrics, guests, drain))), ready)
+                    worker.run(
+                        || Ok(Rc::new(Handler::new(template, is_edge, &limits, metrics, guests, drain))),
+                        ready,
+                    )
                 }
             })
             .context("cannot start a thread")

@@ -22,9 +22,6 @@ pub(super) type Open = FutureWriter<Result<Option<Trailers>, ErrorCode>>;
 /// How a body's reader says that it is done with it.
 type Consumed = FutureWriter<Result<(), ErrorCode>>;
 
-/// A body broke.
-pub(super) struct Broken;
-
 /// A body that comes in.
 pub(super) struct Incoming {
     /// What was read of it to see whether there is one.
@@ -57,7 +54,7 @@ impl Incoming {
     }
 
     /// Waits for its first bytes. None where it is empty.
-    pub(super) async fn begun(mut self) -> Result<Option<Self>, Broken> {
+    pub(super) async fn begun(mut self) -> Result<Option<Self>, ErrorCode> {
         loop {
             let (result, first) = self.stream.read(Vec::with_capacity(CHUNK)).await;
             match (first.is_empty(), result) {
@@ -68,7 +65,7 @@ impl Incoming {
                     let stream = wit_stream::new().1;
                     return Ok(Some(Self { first, stream, ..self }));
                 }
-                (true, _) => return self.end.await.map(|_| None).map_err(|_| Broken),
+                (true, _) => return self.end.await.map(|_| None),
             }
         }
     }

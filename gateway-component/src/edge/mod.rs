@@ -40,7 +40,7 @@ pub(crate) async fn answer(request: Request) -> Response {
     };
     match within(BODY, Inbound::new(request)).await {
         Some(Ok(inbound)) => Driver::new(&edge, inbound).run().await,
-        Some(Err(body::Broken)) => message::malformed("the body broke off before it began"),
+        Some(Err(_)) => message::malformed("the body broke off before it began"),
         None => message::malformed("the body did not begin in time"),
     }
 }

@@ -9,8 +9,9 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use routing::{Now, RequestHead, Scheme};
 use spin_sdk::http::Request;
+use spin_sdk::wasip3::http::types::ErrorCode;
 
-use super::body::{Broken, Incoming};
+use super::body::Incoming;
 
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -57,7 +58,7 @@ pub(super) enum Sent {
 
 impl Inbound {
     /// Takes a request over from the host, which can wait for its body to begin.
-    pub(super) async fn new(request: Request) -> Result<Self, Broken> {
+    pub(super) async fn new(request: Request) -> Result<Self, ErrorCode> {
         let (mut head, mut body) = request.into_parts();
         let peer = client(&head.headers);
         let own: Vec<HeaderName> = head

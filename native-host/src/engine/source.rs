@@ -23,7 +23,6 @@ struct Component {
     opened: Opened,
     limits: GuestLimits,
     config: PathBuf,
-    is_edge: bool,
 }
 
 /// Makes deciders for one config, on any core.
@@ -71,7 +70,6 @@ impl Source {
                 opened,
                 limits: options.guest.clone(),
                 config: options.config.clone(),
-                is_edge: options.engine == EngineKind::Edge,
             }),
         })
     }
@@ -109,7 +107,6 @@ impl Source {
             opened,
             limits,
             config,
-            is_edge,
         }) = &self.component
         else {
             return Ok(Prepared::Native);
@@ -118,7 +115,7 @@ impl Source {
         Ok(match opened {
             Opened::Policy(module) => Prepared::Policy(Arc::new(Blueprint::new(machine, module, limits, setup)?)),
             Opened::Handler(component) => {
-                let template = Template::new(machine, component, limits, setup.variables, config, *is_edge)?;
+                let template = Template::new(machine, component, limits, setup.variables, config)?;
                 Prepared::Handler(Arc::new(template))
             }
         })

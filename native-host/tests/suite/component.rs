@@ -1,13 +1,12 @@
 //! The real component.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use native_host::EngineKind;
 
 use crate::support::guest::built;
-use crate::support::{Client, Upstream, everything_to, gateway_with, ok};
+use crate::support::{Upstream, everything_to, gateway_with, ok};
 
 /// The same component under a name of its policy export that no host looks for: one that only answers whole requests.
 fn without_policy(component: &Path, folder: &Path) -> PathBuf {
@@ -146,10 +145,8 @@ fn at_the_edge_a_body_that_is_waited_for_has_a_time_limit() {
     let begins_never = chunked("DELETE");
     let ends_never = "POST / HTTP/1.1\r\nhost: test\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\ns";
     let clients = [&*begins_never, ends_never].map(|request| {
-        let stream = TcpStream::connect(gateway.address()).unwrap();
-        let socket = stream.try_clone().unwrap();
-        let mut client = Client::over(stream);
-        socket.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
+        let mut client = gateway.connect();
+        client.stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
         client.send(request);
         client
     });

@@ -78,8 +78,6 @@ pub(crate) struct Template {
     limits: GuestLimits,
     /// The config's folder and its file in it.
     config: (PathBuf, String),
-    /// Whether the component is the gateway.
-    is_edge: bool,
 }
 
 impl fmt::Debug for Template {
@@ -102,7 +100,6 @@ impl Template {
         limits: GuestLimits,
         variables: Vec<(String, String)>,
         config: &Path,
-        is_edge: bool,
     ) -> anyhow::Result<Self> {
         let mut linker: Linker<Host> = Linker::new(machine.engine());
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -119,7 +116,6 @@ impl Template {
             service,
             limits,
             config: (folder.to_owned(), file),
-            is_edge,
         })
     }
 }
@@ -141,13 +137,14 @@ impl Template {
 impl Handler {
     pub(crate) fn new(
         template: Arc<Template>,
+        is_edge: bool,
         limits: &Limits,
         metrics: Arc<metrics::Core>,
         guests: Arc<Guests>,
         drain: drain::Watch,
     ) -> Self {
         Self {
-            is_edge: template.is_edge,
+            is_edge,
             body_timeout: limits.body_timeout,
             proxy: RefCell::new(instances(template, drain.clone())),
             drain,
@@ -166,8 +163,8 @@ impl Handler {
         if !self.is_edge || !is_read || !inbound.body.expected() || head.first("content-length").is_some() {
             return Ok(());
         }
-        match tokio::time::timeout(self.body_timeout, inbound.body.read(0)).await {
-            Ok(BodyRead::Whole(_)) => Ok(()),
+        match inbound.body.read(0, self.body_timeout).await {
+            BodyRead::Whole(_) => Ok(()),
             _ => Err(Refusal::malformed(
                 "at the edge, the body of a GET or HEAD needs a content-length",
             )),
